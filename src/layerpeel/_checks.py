@@ -1,0 +1,145 @@
+"""Argument checks. Every message says what must hold, what was got and what to do."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+
+class LayerpeelError(Exception):
+    """Base of the errors that are about the caller's model or data."""
+
+
+class ShapeError(LayerpeelError, ValueError):
+    """An array has the wrong shape."""
+
+
+class LabelError(LayerpeelError, ValueError):
+    """Labels are not class indices in ``[0, K)``."""
+
+
+class NonFiniteError(LayerpeelError, ValueError):
+    """Features or weights contain NaN or infinity."""
+
+
+class HeadError(LayerpeelError, ValueError):
+    """The classifier head was not found, or its outputs are not the logits."""
+
+
+class BatchError(LayerpeelError, ValueError):
+    """A batch of the loader is not ``(input, label)``, or there is no batch."""
+
+
+class DeviceError(LayerpeelError, ValueError):
+    """The model and the data are on different devices."""
+
+
+class NondeterminismError(LayerpeelError, RuntimeError):
+    """The same batch gave different features twice."""
+
+
+class FileError(LayerpeelError, ValueError):
+    """A file does not hold what its name or its use says."""
+
+
+class SourceError(LayerpeelError, ValueError):
+    """A reference to a model or to data leads nowhere, or to something else."""
+
+
+class UndefinedWarning(UserWarning):
+    """A quantity is undefined and reported as NaN; the message names the cause."""
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is allowed.
+
+    Raises:
+        ValueError: If it is not; the message lists the allowed values.
+    """
+    allowed = tuple(allowed)
+    if value in allowed:
+        return value
+    close = get_close_matches(str(value), allowed, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {value!r}.{hint}"
+    )
+
+
+def positive(name: str, value: float) -> float:
+    """Return ``value`` as a float if it is finite and above zero.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"`{name}` must be a finite number above 0; got {value!r}.")
+    return number
+
+
+def at_least(name: str, value: int, least: int) -> int:
+    """Return ``value`` if it is an integer of at least ``least``.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise ValueError(f"`{name}` must be an integer >= {least}; got {value!r}.")
+    return int(value)
+
+
+def listed(items: Sequence[object], most: int = 8) -> str:
+    """Join items for a message, cut after ``most`` with the number left out."""
+    shown = ", ".join(map(str, items[:most]))
+    return shown if len(items) <= most else f"{shown}, ... ({len(items) - most} more)"
+
+
+def class_indices(labels: Tensor, num_classes: int | None = None) -> Tensor:
+    """Return labels as int64 if they are class indices.
+
+    Args:
+        labels: Class indices of any integer type, with shape :math:`(n,)`.
+        num_classes: The number of classes; not checked when omitted.
+
+    Raises:
+        ShapeError: If there is not one label per sample.
+        LabelError: If they are no integers, or lie outside ``[0, num_classes)``.
+    """
+    if labels.ndim != 1:
+        hint = " Take `labels.argmax(1)` of one-hot labels." if labels.ndim == 2 else ""
+        raise ShapeError(
+            f"`labels` must have shape (n,), one class index per sample; got "
+            f"{tuple(labels.shape)}.{hint}"
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise LabelError(
+            f"`labels` must be class indices, integers; got {labels.dtype}. "
+            "Convert them with `labels.long()` if they are indices."
+        )
+    indices = labels.long()
+    bound = float("inf") if num_classes is None else num_classes
+    outside = indices[(indices < 0) | (indices >= bound)]
+    if len(outside):
+        raise LabelError(
+            f"`labels` must lie in [0, {'K' if num_classes is None else num_classes}); "
+            f"got values from {int(indices.min())} to {int(indices.max())}. "
+            f"{len(outside)} of {len(indices)} labels lie outside, with the values "
+            f"{listed(sorted(set(outside.tolist())))}."
+        )
+    return indices
+
+
+def undefined(cause: str) -> float:
+    """Warn that a quantity is undefined, and return NaN for it.
+
+    Args:
+        cause: The sentence that says what is undefined and why.
+    """
+    warnings.warn(cause, UndefinedWarning, stacklevel=3)
+    return math.nan

@@ -1,0 +1,52 @@
+"""Every named tolerance of the package, each with the reason for its size."""
+
+from __future__ import annotations
+
+import torch
+
+EPS = torch.finfo(torch.float64).eps
+
+# A vector this much shorter than the longest of its family has no direction left: its
+# Gram entries are rounding noise (eps), magnified by sums of a few thousand terms.
+VANISHED_NORM = 1e-7
+
+# The classifier is recomputed as W h + b on captured inputs. Low-precision matmuls
+# accumulate in another order than ours; 32 units in the last place cover that, with
+# the square root of the width taken into account by the caller.
+HEAD_MATCH_ULPS = 32.0
+
+# Two evaluations of the same batch in eval mode must agree to the last bit on CPU; some
+# CUDA kernels reorder sums. Anything above this share of the feature scale is randomness.
+DETERMINISM_ULPS = 256.0
+
+# The same for bfloat16 and float16, whose unit is so large that 256 of them would let
+# dropout pass: reordered float32 sums are rounded once per layer, to a neighbour.
+LOW_PRECISION_DETERMINISM_ULPS = 8.0
+
+# Class counts whose largest is below this multiple of the smallest count as balanced:
+# random splits of balanced data stay well inside it.
+BALANCED_RATIO = 1.5
+
+# A group of classes is described by its mean count when no count leaves this factor.
+# The two-group prediction is then an approximation, and is labelled so.
+GROUP_SPREAD = 1.5
+
+# The relative gap below which a convex solve calls itself certified.
+CERTIFIED_GAP = 1e-8
+
+# Class counts that differ by less than this, relatively, are the same count: means of
+# equal counts differ by a few ulps, and real counts by far more.
+EQUAL_COUNTS = 1e-12
+
+# Oversampling aims this far above the balanced cosine. The balanced cosine itself needs
+# the full ratio n_A / n_B; measured cosines scatter by about this much around it.
+OVERSAMPLING_MARGIN = 0.01
+
+
+def rank_cutoff(largest: float, rows: int, columns: int) -> float:
+    """Return the singular value below which a direction is numerically absent.
+
+    The LAPACK convention, ``max(shape) * eps * largest``: rounding in an SVD is of the
+    order of ``eps * largest`` for each of up to ``max(shape)`` accumulated terms.
+    """
+    return max(rows, columns) * EPS * largest

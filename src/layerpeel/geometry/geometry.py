@@ -1,0 +1,145 @@
+r"""What a prediction and a measurement share: the Gram matrices of a last layer.
+
+Rotating features and classifiers together changes no logit, so a last layer *is* its
+Gram matrices: classifiers against classifiers, class means against class means, and
+classifiers against class means (the logits of the class means).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from layerpeel._checks import ShapeError
+from layerpeel._json import plain
+from layerpeel._tolerances import VANISHED_NORM
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    r"""The geometry of :math:`K` classifiers and :math:`K` class-mean features.
+
+    A vanished vector (norm below ``VANISHED_NORM`` of the longest of its kind) has no
+    direction: its norm is reported, its cosines are NaN. A class that was never seen
+    has NaN throughout its row and column.
+
+    Attributes:
+        classifier_gram: :math:`W W^\top`, with shape :math:`(K, K)`.
+        feature_gram: :math:`\bar H^\top \bar H` of the class means, the same shape.
+        logits: :math:`W \bar H`, with shape :math:`(K, K)`; column :math:`k` holds the
+            logits of the mean feature of class :math:`k`, without bias.
+
+    Example:
+        >>> from layerpeel import simplex_etf
+        >>> frame = simplex_etf(4)
+        >>> geometry = Geometry.of(2 * frame, frame)
+        >>> geometry.classifier_norms.round(decimals=9).tolist()
+        [2.0, 2.0, 2.0, 2.0]
+        >>> round(float(geometry.classifier_cosines[0, 1]), 4)
+        -0.3333
+    """
+
+    classifier_gram: Float64[Tensor, "K K"]
+    feature_gram: Float64[Tensor, "K K"]
+    logits: Float64[Tensor, "K K"]
+
+    @classmethod
+    def of(
+        cls, classifiers: Float64[Tensor, "K p"], class_means: Float64[Tensor, "_ _"]
+    ) -> Geometry:
+        """Compute the geometry of explicit vectors, one class per row.
+
+        Args:
+            classifiers: Rows of the last weight matrix, with shape :math:`(K, p)`.
+            class_means: Mean feature of each class, with shape :math:`(K, p)`.
+
+        Returns:
+            The geometry; nothing is centred here.
+
+        Raises:
+            ShapeError: If the shapes differ.
+        """
+        if classifiers.shape != class_means.shape:
+            raise ShapeError(
+                "`classifiers` and `class_means` must have the same shape (K, p); got "
+                f"{tuple(classifiers.shape)} and {tuple(class_means.shape)}."
+            )
+        return cls(
+            classifiers @ classifiers.T,
+            class_means @ class_means.T,
+            classifiers @ class_means.T,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes :math:`K`."""
+        return len(self.classifier_gram)
+
+    @property
+    def classifier_norms(self) -> Float64[Tensor, " K"]:
+        """Norms of the classifiers, with shape :math:`(K,)`."""
+        return _norms(self.classifier_gram)
+
+    @property
+    def feature_norms(self) -> Float64[Tensor, " K"]:
+        """Norms of the class means, with shape :math:`(K,)`."""
+        return _norms(self.feature_gram)
+
+    @property
+    def classifier_cosines(self) -> Float64[Tensor, "K K"]:
+        """Cosines between classifiers; NaN where one of them vanished."""
+        return _cosines(self.classifier_gram)
+
+    @property
+    def feature_cosines(self) -> Float64[Tensor, "K K"]:
+        """Cosines between class means; NaN where one of them vanished."""
+        return _cosines(self.feature_gram)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return norms, cosines and logits, ready for JSON; undefined is ``None``."""
+        content = {
+            "classifier_norms": self.classifier_norms,
+            "feature_norms": self.feature_norms,
+            "classifier_cosines": self.classifier_cosines,
+            "feature_cosines": self.feature_cosines,
+            "logits": self.logits,
+        }
+        return {name: plain(values) for name, values in content.items()}
+
+    def block_cosine(self, classes: list[int]) -> float:
+        """Return the mean cosine between the classifiers of some classes.
+
+        Args:
+            classes: At least two class indices.
+
+        Returns:
+            The mean over pairs; NaN when a classifier of the block vanished, or for a
+            block of fewer than two classes, which has no pair.
+        """
+        return off_diagonal_mean(self.classifier_cosines[classes][:, classes])
+
+
+def off_diagonal_mean(matrix: Float64[Tensor, "m m"]) -> float:
+    """Return the mean of the entries off the diagonal (NaN for a 1 x 1 matrix)."""
+    return float(off_diagonal(matrix).mean())
+
+
+def off_diagonal(matrix: Float64[Tensor, "m m"]) -> Float64[Tensor, " entries"]:
+    """Return the entries off the diagonal, row by row."""
+    return matrix[~torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)]
+
+
+def _norms(gram: Tensor) -> Tensor:
+    return gram.diagonal().clamp(min=0).sqrt()
+
+
+def _cosines(gram: Tensor) -> Tensor:
+    norms = _norms(gram)
+    vanished = norms <= VANISHED_NORM * norms.nan_to_num().max()
+    scale = norms.masked_fill(vanished, torch.nan)
+    # Rounding can push a cosine past one by an ulp; NaN stays NaN under clamp.
+    return (gram / torch.outer(scale, scale)).clamp(-1, 1)

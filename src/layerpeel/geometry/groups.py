@@ -1,0 +1,63 @@
+"""Which classes are the majority and which the minority.
+
+The peeled program is exactly solvable for two groups of equally frequent classes, and
+the statistics of *minority collapse* are statistics of a block of classes, so both the
+prediction and the measurement need one rule for the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layerpeel._tolerances import BALANCED_RATIO
+
+
+@dataclass(frozen=True)
+class ClassGroups:
+    """A split of the classes into frequent and rare ones.
+
+    Attributes:
+        majority: Indices of the frequent classes, in increasing order.
+        minority: Indices of the rare classes; empty when the counts are balanced.
+    """
+
+    majority: tuple[int, ...]
+    minority: tuple[int, ...]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether there is no minority."""
+        return not self.minority
+
+
+def split_classes(class_counts: Sequence[float]) -> ClassGroups:
+    """Split classes at the widest relative gap between neighbouring counts.
+
+    Classes without samples belong to neither group. When all gaps are equally wide, as
+    in an exponential long tail, the most central one wins. Counts whose largest is
+    below ``BALANCED_RATIO`` times the smallest are balanced and have no minority.
+
+    Args:
+        class_counts: The number of samples of each class, with length :math:`K`.
+
+    Returns:
+        The two groups.
+
+    Example:
+        >>> split_classes([130, 4, 128, 5])
+        ClassGroups(majority=(0, 2), minority=(1, 3))
+        >>> split_classes([130, 128, 131]).balanced
+        True
+    """
+    present = [k for k, count in enumerate(class_counts) if count > 0]
+    order = sorted(present, key=lambda k: -class_counts[k])
+    if not order or class_counts[order[0]] < BALANCED_RATIO * class_counts[order[-1]]:
+        return ClassGroups(tuple(sorted(order)), ())
+    gaps = {
+        cut: class_counts[order[cut - 1]] / class_counts[order[cut]]
+        for cut in range(1, len(order))
+    }
+    # Rounding to nine digits lets the equal gaps of a geometric tail tie.
+    cut = max(gaps, key=lambda c: (round(gaps[c], 9), -abs(c - len(order) / 2)))
+    return ClassGroups(tuple(sorted(order[:cut])), tuple(sorted(order[cut:])))
