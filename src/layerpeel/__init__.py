@@ -11,10 +11,33 @@ from layerpeel.geometry import (
     simplex_etf,
     split_classes,
 )
+from layerpeel.program import (
+    Certificate,
+    Energy,
+    Oversampling,
+    PeeledProblem,
+    Solution,
+    Status,
+    collapse_threshold,
+    oversampling,
+    two_group_counts,
+    vanishing_threshold,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    # prediction
+    "Certificate",
+    "Energy",
+    "Oversampling",
+    "PeeledProblem",
+    "Solution",
+    "Status",
+    "collapse_threshold",
+    "oversampling",
+    "two_group_counts",
+    "vanishing_threshold",
     # geometry
     "ClassGroups",
     "Geometry",

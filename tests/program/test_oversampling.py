@@ -1,0 +1,140 @@
+import math
+
+import numpy as np
+import pytest
+
+from layerpeel._checks import UndefinedWarning
+from layerpeel._tolerances import OVERSAMPLING_MARGIN
+from layerpeel.program import PeeledProblem, collapse_threshold, oversampling
+from tests.program.layer_peeled_reference import counts_of, mean_cosine
+
+ENERGY = (1.0, 5.0)
+
+
+def cosine_at(majority, minority, ratio, energy=ENERGY):
+    counts = counts_of(majority, minority, ratio)
+    solution = PeeledProblem(counts, energy=energy).solve()
+    gram = solution.geometry.classifier_gram[majority:, majority:]
+    return mean_cosine(gram.numpy())
+
+
+CASES = {
+    # K_A, K_B, R, target
+    "collapsed": (5, 5, 100.0, 0.0),
+    "not collapsed": (3, 7, 100.0, 0.05),
+    "default target": (5, 5, 8.0, None),
+    "one majority class": (1, 4, 1e5, 0.3),
+    "target nearly one": (5, 5, 100.0, 0.999),
+}
+cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+@cases
+def test_is_the_least_rate_that_reaches_the_target(case):
+    majority, minority, ratio, target = case
+    counts = counts_of(majority, minority, ratio)
+    plan = oversampling(counts, energy=ENERGY, target=target)
+    if target is None:
+        target = -1 / (majority + minority - 1) + OVERSAMPLING_MARGIN
+    assert plan.target == target
+    assert 1 < plan.rate < ratio
+    reached = cosine_at(majority, minority, ratio / plan.rate)
+    assert reached == pytest.approx(target, abs=1e-9)
+    assert cosine_at(majority, minority, ratio / (plan.rate * 0.99)) > target
+
+
+@cases
+def test_repeats_round_up_and_predict_for_the_rounded_rate(case):
+    majority, minority, ratio, target = case
+    counts = counts_of(majority, minority, ratio)
+    plan = oversampling(counts, energy=ENERGY, target=target)
+    assert plan.repeats == math.ceil(plan.rate)
+    after = cosine_at(majority, minority, max(ratio / plan.repeats, 1.0))
+    assert plan.predicted_cosine_after == pytest.approx(after, abs=1e-12)
+    assert plan.predicted_cosine_after <= plan.target
+    before = cosine_at(majority, minority, ratio)
+    assert plan.predicted_cosine_before == pytest.approx(before, abs=1e-12)
+
+
+def test_rates_and_facts_keep_the_places_of_the_classes():
+    plan = oversampling([10, 500, 10, 500, 10], energy=ENERGY, target=0.2)
+    assert plan.rates == (plan.rate, 1.0, plan.rate, 1.0, plan.rate)
+    assert plan.ratio == pytest.approx(50)
+    kwargs = {"majority": 2, "minority": 3, "energy": ENERGY}
+    assert plan.threshold == pytest.approx(collapse_threshold(**kwargs))
+    assert plan.log_threshold == pytest.approx(math.log(plan.threshold))
+    assert "fixed energies" in plan.note
+
+
+@pytest.mark.parametrize(("factor", "lifts"), [(0.98, False), (1.02, True)])
+def test_says_whether_it_lifts_a_collapse(factor, lifts):
+    ratio = factor * collapse_threshold(majority=5, minority=5, energy=ENERGY)
+    plan = oversampling(counts_of(5, 5, ratio), energy=ENERGY)
+    assert plan.lifts_collapse is lifts
+    assert (plan.predicted_cosine_before == 1.0) is lifts
+
+
+def test_the_balanced_cosine_needs_the_full_ratio():
+    plan = oversampling(counts_of(4, 4, 12.5), energy=ENERGY, target=-1 / 7)
+    assert plan.rate == pytest.approx(12.5)
+    assert plan.repeats == 13
+    # Thirteen repeats would overshoot: the prediction is that of balance.
+    assert plan.predicted_cosine_after == pytest.approx(-1 / 7, abs=1e-12)
+
+
+def test_a_whole_rate_is_not_rounded_up_by_an_ulp():
+    plan = oversampling(counts_of(4, 4, 100.0), energy=ENERGY, target=-1 / 7)
+    assert plan.repeats == 100
+
+
+def test_balanced_counts_need_nothing():
+    plan = oversampling([7, 7, 7], energy=ENERGY)
+    assert plan.rates == (1.0, 1.0, 1.0)
+    assert (plan.rate, plan.repeats, plan.ratio) == (1.0, 1, 1.0)
+    assert plan.predicted_cosine_before == plan.predicted_cosine_after == -0.5
+    assert plan.threshold == math.inf
+    assert plan.lifts_collapse is False
+
+
+def test_a_met_target_needs_nothing():
+    plan = oversampling(counts_of(5, 5, 2.0), energy=ENERGY, target=0.5)
+    assert (plan.rate, plan.repeats) == (1.0, 1)
+    assert plan.predicted_cosine_after == plan.predicted_cosine_before < 0.5
+
+
+def test_a_vanished_minority_has_no_cosine_before_and_one_after():
+    with pytest.warns(UndefinedWarning, match="predicted to be zero"):
+        plan = oversampling(counts_of(7, 3, 50.0), energy=ENERGY, target=0.0)
+    assert math.isnan(plan.predicted_cosine_before)
+    assert plan.lifts_collapse
+    reached = cosine_at(7, 3, 50.0 / plan.rate)
+    assert reached == pytest.approx(0.0, abs=1e-9)
+
+
+def test_more_energy_needs_less_oversampling():
+    rates = [
+        oversampling(counts_of(5, 5, 50.0), energy=(1.0, e), target=0.0).rate
+        for e in (4.0, 16.0)
+    ]
+    assert (np.diff(rates) < 0).all()
+
+
+@pytest.mark.parametrize("target", [-0.2, 1.0, math.nan])
+def test_a_target_out_of_reach_names_the_range(target):
+    with pytest.raises(ValueError, match=r"\[-0\.111111, 1\).*got"):
+        oversampling(counts_of(5, 5, 3.0), energy=ENERGY, target=target)
+
+
+@pytest.mark.parametrize(
+    ("counts", "energy", "message"),
+    [
+        ([9, 9, 1], ENERGY, "at least 2 classes; got class 2 alone"),
+        ([1, 2, 3], ENERGY, "got 3 distinct values"),
+        ([1, -2], ENERGY, "above 0"),
+        ([2, 2, 1, 1], (0.0, 1.0), "energy"),
+    ],
+    ids=str,
+)
+def test_rejects_bad_input(counts, energy, message):
+    with pytest.raises(ValueError, match=message):
+        oversampling(counts, energy=energy)
