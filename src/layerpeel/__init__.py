@@ -11,6 +11,7 @@ from layerpeel.geometry import (
     simplex_etf,
     split_classes,
 )
+from layerpeel.measurement import Measurement, measure, measure_features
 from layerpeel.program import (
     Certificate,
     Energy,
@@ -27,6 +28,10 @@ from layerpeel.program import (
 __version__ = "0.1.0"
 
 __all__ = [
+    # measurement
+    "Measurement",
+    "measure",
+    "measure_features",
     # prediction
     "Certificate",
     "Energy",

@@ -1,0 +1,36 @@
+"""What geometry does this network have on this data? A value for every metric."""
+
+from layerpeel.measurement.confusion import Confusion
+from layerpeel.measurement.conventions import CENTRINGS, POOLINGS
+from layerpeel.measurement.energies import ENERGY_CONVENTIONS, energies
+from layerpeel.measurement.measure import measure
+from layerpeel.measurement.measure_features import measure_features
+from layerpeel.measurement.measurement import Measurement
+from layerpeel.measurement.moments import ClassMoments
+from layerpeel.measurement.nc1 import cdnv, nc1, nc1_quotient
+from layerpeel.measurement.nc2 import NC2, nc2
+from layerpeel.measurement.nc3 import nc3
+from layerpeel.measurement.nc4 import NearestMean
+from layerpeel.measurement.sample import FeatureSample
+from layerpeel.measurement.units import UnitRange
+
+__all__ = [
+    "CENTRINGS",
+    "ENERGY_CONVENTIONS",
+    "NC2",
+    "POOLINGS",
+    "ClassMoments",
+    "Confusion",
+    "FeatureSample",
+    "Measurement",
+    "NearestMean",
+    "UnitRange",
+    "cdnv",
+    "energies",
+    "measure",
+    "measure_features",
+    "nc1",
+    "nc1_quotient",
+    "nc2",
+    "nc3",
+]

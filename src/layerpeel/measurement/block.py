@@ -1,0 +1,74 @@
+"""Minority collapse in numbers: the block of the minority classes.
+
+References:
+    | Exploring Deep Neural Networks via Layer-Peeled Model: Minority Collapse in
+    | Imbalanced Training (Fang et al., 2021), https://arxiv.org/abs/2101.12699
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from jaxtyping import Float64
+from torch import Tensor
+
+from layerpeel._tolerances import VANISHED_NORM
+from layerpeel.geometry import ClassGroups, Geometry, off_diagonal
+
+
+@dataclass(frozen=True)
+class MinorityBlock:
+    """Angles and lengths of minority classes, of one kind of vector.
+
+    Attributes:
+        cosine: Mean cosine between minority classes: 1 under minority collapse.
+        cosine_std: Standard deviation of these cosines.
+        majority_cosine: Mean cosine between majority classes.
+        norm_ratio: Mean norm of the majority classes over that of the minority.
+    """
+
+    cosine: float
+    cosine_std: float
+    majority_cosine: float
+    norm_ratio: float
+
+
+def classifier_block(geometry: Geometry, groups: ClassGroups) -> MinorityBlock:
+    """Return the minority statistics of the classifiers.
+
+    Args:
+        geometry: The geometry of a last layer.
+        groups: Which classes are frequent and which are rare.
+
+    Returns:
+        The statistics; NaN where a group has too few classes, a vector vanished or a
+        class has no samples.
+    """
+    return _block(geometry.classifier_cosines, geometry.classifier_norms, groups)
+
+
+def feature_block(geometry: Geometry, groups: ClassGroups) -> MinorityBlock:
+    """Return the minority statistics of the class means, as for classifiers."""
+    return _block(geometry.feature_cosines, geometry.feature_norms, groups)
+
+
+def _block(
+    cosines: Float64[Tensor, "K K"],
+    norms: Float64[Tensor, " K"],
+    groups: ClassGroups,
+) -> MinorityBlock:
+    rare, frequent = list(groups.minority), list(groups.majority)
+    minority = off_diagonal(cosines[rare][:, rare])
+    longer, shorter = norms[frequent].mean(), norms[rare].mean()
+    return MinorityBlock(
+        cosine=float(minority.mean()),
+        cosine_std=float((minority - minority.mean()).square().mean().sqrt()),
+        majority_cosine=float(off_diagonal(cosines[frequent][:, frequent]).mean()),
+        norm_ratio=_ratio(float(longer), float(shorter)),
+    )
+
+
+def _ratio(longer: float, shorter: float) -> float:
+    """A vanished minority has no ratio: its norm is rounding, not a length."""
+    return longer / shorter if shorter > VANISHED_NORM * longer else math.nan
