@@ -24,6 +24,7 @@ from layerpeel.program import (
     two_group_counts,
     vanishing_threshold,
 )
+from layerpeel.remedies import oversampled_indices
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,8 @@ __all__ = [
     "oversampling",
     "two_group_counts",
     "vanishing_threshold",
+    # remedies
+    "oversampled_indices",
     # geometry
     "ClassGroups",
     "Geometry",
