@@ -25,10 +25,32 @@ from layerpeel.program import (
     vanishing_threshold,
 )
 from layerpeel.remedies import oversampled_indices
+from layerpeel.reports import (
+    Advice,
+    Comparison,
+    Finding,
+    Prediction,
+    Predictions,
+    Report,
+    Severity,
+    compare,
+    diagnose,
+    diagnose_features,
+    predict,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    # from a network to a report
+    "Advice",
+    "Comparison",
+    "Finding",
+    "Report",
+    "Severity",
+    "compare",
+    "diagnose",
+    "diagnose_features",
     # measurement
     "Measurement",
     "measure",
@@ -38,10 +60,13 @@ __all__ = [
     "Energy",
     "Oversampling",
     "PeeledProblem",
+    "Prediction",
+    "Predictions",
     "Solution",
     "Status",
     "collapse_threshold",
     "oversampling",
+    "predict",
     "two_group_counts",
     "vanishing_threshold",
     # remedies

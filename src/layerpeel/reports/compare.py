@@ -1,0 +1,230 @@
+"""Two reports side by side: what a change of training did to the last layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layerpeel._checks import ShapeError
+from layerpeel.reports.causes import causes
+from layerpeel.reports.document import AbstractDocument
+from layerpeel.reports.finding import Severity
+from layerpeel.reports.gallery import compared_pictures
+from layerpeel.reports.page import Page, Section
+from layerpeel.reports.picture import Picture
+from layerpeel.reports.report import Report
+from layerpeel.reports.table import Cell, Table
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(AbstractDocument):
+    """Two reports on the same classes.
+
+    Attributes:
+        first: The report before.
+        second: The report after.
+        names: What the two are called.
+        title: The name of the comparison.
+        story: What was done between the two, as text for the reader.
+    """
+
+    first: Report
+    second: Report
+    names: tuple[str, str] = ("before", "after")
+    title: str = "Comparison of two last layers"
+    story: str = ""
+
+    @property
+    def worst(self) -> Severity | None:
+        """The severity of the worst finding of the second report."""
+        return self.second.worst
+
+    @property
+    def resolved(self) -> tuple[str, ...]:
+        """Codes found in the first report and no longer in the second."""
+        return _codes_only_in(self.first, self.second)
+
+    @property
+    def introduced(self) -> tuple[str, ...]:
+        """Codes found in the second report and not in the first."""
+        return _codes_only_in(self.second, self.first)
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in one or two sentences."""
+        change = "; ".join(
+            f"{label} went from {_number(a)} to {_number(b)}"
+            for label, a, b in self._headlines
+            if not (math.isnan(a) or math.isnan(b))
+        )
+        return f"{change[:1].upper()}{change[1:]}. {self._codes_sentence}"
+
+    @property
+    def table(self) -> Table:
+        """The key numbers of both reports and their difference."""
+        rows: tuple[tuple[Cell, ...], ...] = tuple(
+            (label, a, b, b - a) for label, a, b in self._numbers()
+        )
+        return Table(
+            "Side by side",
+            ("", *self.names, "change"),
+            rows,
+            note=(
+                "Energies under the default convention. They are not held fixed by "
+                "retraining: compare their rows before reading the predicted cosine as "
+                "an effect of the class counts alone."
+            ),
+        )
+
+    @property
+    def findings_table(self) -> Table:
+        """Which checks found something, in either report."""
+        first, second = _severities(self.first), _severities(self.second)
+        titles = {f.code: f.title for f in self.first.findings + self.second.findings}
+        rows: tuple[tuple[Cell, ...], ...] = tuple(
+            (code, titles[code], first.get(code, "–"), second.get(code, "–"))
+            for code in sorted(titles)
+        )
+        return Table("Findings in either", ("code", "finding", *self.names), rows)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Both networks in the same pictures."""
+        with causes():
+            return compared_pictures(
+                self.names, self.first.measurement, self.second.measurement
+            )
+
+    def page(self) -> Page:
+        """Return the content, structured and not yet rendered."""
+        first, second = self.names
+        return Page(
+            title=self.title,
+            subtitle=f"{first} against {second}",
+            verdict=self.verdict,
+            severity=self.worst,
+            sections=(
+                Section(
+                    "What was done",
+                    text=self.story,
+                    tables=(self.table, self.findings_table),
+                ),
+                Section("Pictures", pictures=self.pictures),
+                Section(f"Findings: {first}", findings=self.first.findings),
+                Section(f"Findings: {second}", findings=self.second.findings),
+                Section(f"Pictures: {first}", pictures=_renamed("first", self.first)),
+                Section(
+                    f"Pictures: {second}", pictures=_renamed("second", self.second)
+                ),
+                Section(f"Numbers: {first}", tables=self.first.tables),
+                Section(f"Numbers: {second}", tables=self.second.tables),
+            ),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the page and both reports, ready for JSON."""
+        return {
+            **self.page().to_dict(),
+            "first": self.first.to_dict(),
+            "second": self.second.to_dict(),
+        }
+
+    @property
+    def _headlines(self) -> list[tuple[str, float, float]]:
+        keys = ("held-out minority recall", "minority cosine")
+        return [row for row in self._numbers() if row[0] in keys]
+
+    @property
+    def _codes_sentence(self) -> str:
+        resolved = ", ".join(self.resolved) or "none"
+        introduced = ", ".join(self.introduced) or "none"
+        return f"Findings resolved: {resolved}; new: {introduced}."
+
+    def _numbers(self) -> list[tuple[str, float, float]]:
+        with causes():
+            a, b = _key_numbers(self.first), _key_numbers(self.second)
+        return [(key, a[key], b[key]) for key in a if key in b]
+
+
+def compare(
+    first: Report,
+    second: Report,
+    *,
+    names: tuple[str, str] = ("before", "after"),
+    title: str | None = None,
+    story: str = "",
+) -> Comparison:
+    """Put two reports side by side.
+
+    Args:
+        first: The report before.
+        second: The report after; of the same classes.
+        names: What the two are called.
+        title: The name of the comparison.
+        story: What was done between the two, as text for the reader.
+
+    Returns:
+        The comparison; shown, saved and converted as a report is.
+
+    Raises:
+        ShapeError: If the two reports are about different numbers of classes.
+    """
+    sizes = first.measurement.num_classes, second.measurement.num_classes
+    if sizes[0] != sizes[1]:
+        raise ShapeError(
+            "Both reports must be about the same classes; got "
+            f"{sizes[0]} and {sizes[1]} classes."
+        )
+    return Comparison(first, second, names, title or Comparison.title, story)
+
+
+def _codes_only_in(report: Report, other: Report) -> tuple[str, ...]:
+    present = {finding.code for finding in report.findings}
+    return tuple(sorted(present - {finding.code for finding in other.findings}))
+
+
+def _renamed(prefix: str, report: Report) -> tuple[Picture, ...]:
+    """Both reports call their pictures the same; one page needs different names."""
+    return tuple(
+        replace(picture, name=f"{prefix}-{picture.name}") for picture in report.pictures
+    )
+
+
+def _severities(report: Report) -> dict[str, str]:
+    return {finding.code: finding.severity.value for finding in report.findings}
+
+
+def _key_numbers(report: Report) -> dict[str, float]:
+    """The numbers worth comparing, in the order of the table."""
+    m, default = report.measurement, report.predictions.default
+    groups = m.groups
+    numbers = {"training accuracy": m.accuracy}
+    if m.eval_confusion is not None:
+        recall = m.eval_confusion.class_accuracy
+        numbers["held-out accuracy"] = m.eval_accuracy
+        numbers["held-out majority recall"] = float(
+            recall[list(groups.majority)].mean()
+        )
+        numbers["held-out minority recall"] = float(
+            recall[list(groups.minority)].mean()
+        )
+    numbers["minority cosine"] = m.classifier_block.cosine
+    if default is not None:
+        numbers |= {
+            "predicted minority cosine": default.minority_cosine,
+            "imbalance R": report.predictions.imbalance,
+            "log R0": default.log_threshold,
+            "E_W": default.energy.classifiers,
+            "E_H": default.energy.features,
+            "distance to prediction": default.distance.classifier_gram,
+        }
+    return numbers | {
+        "distance to the simplex ETF": report.predictions.etf_distance.classifier_gram,
+        "classifier norm, majority over minority": m.classifier_block.norm_ratio,
+        "NC1 (quotient)": m.nc1_quotient(),
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"

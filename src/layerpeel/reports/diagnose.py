@@ -1,0 +1,124 @@
+"""From a trained network, or from bare arrays, to a report in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerpeel.measurement import measure, measure_features
+from layerpeel.measurement.arrays import AnyArray
+from layerpeel.reports.report import Report
+
+
+def diagnose(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    eval_loader: Iterable[Any] | None = None,
+    head: str | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    minority: Sequence[int] | None = None,
+    device: str | torch.device | None = None,
+    title: str | None = None,
+    progress: bool | None = None,
+) -> Report:
+    """Measure a trained classifier, hold it against theory, and say what to do.
+
+    Args:
+        model: Any classifier whose logits are the output of a linear layer. It is
+            measured in eval mode and left as it was.
+        loader: Batches of training data, ``(input, label)`` or dictionaries with
+            ``"labels"``; one pass is made.
+        eval_loader: Held-out data, for the recall of each class.
+        head: The path of the last linear layer, when it should not be searched for.
+        num_classes: The number of classes :math:`K`; the outputs of the head by default.
+        class_names: Their names, for the report.
+        minority: The rare classes; found from the counts by default
+            (:func:`layerpeel.split_classes`).
+        device: Where batches are moved to; by default they are used as they come.
+        title: The name of the report.
+        progress: Whether to show progress bars; by default when standard error is a
+            terminal.
+
+    Returns:
+        The report.
+
+    Raises:
+        LayerpeelError: If model and data do not fit: see :func:`layerpeel.measure`.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 2, bias=False)
+        >>> model.weight.data = torch.tensor([[4.0, 0.0], [0.0, 4.0]])
+        >>> inputs = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).repeat(10, 1)
+        >>> labels = torch.tensor([0, 1]).repeat(10)
+        >>> diagnose(model, [(inputs, labels)]).verdict
+        'Nothing to report: every check that applies has passed.'
+    """
+    measurement = measure(
+        model,
+        loader,
+        eval_loader=eval_loader,
+        head=head,
+        num_classes=num_classes,
+        class_names=class_names,
+        minority=minority,
+        device=device,
+        progress=progress,
+    )
+    return Report.of(measurement, title)
+
+
+def diagnose_features(
+    features: AnyArray,
+    labels: AnyArray,
+    *,
+    weight: AnyArray,
+    bias: AnyArray | None = None,
+    eval_features: AnyArray | None = None,
+    eval_labels: AnyArray | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    minority: Sequence[int] | None = None,
+    title: str | None = None,
+    progress: bool | None = None,
+) -> Report:
+    """Diagnose the last layer of a network of any framework from arrays.
+
+    Args:
+        features: Inputs of the last layer, with shape :math:`(N, d)`.
+        labels: Class indices, with shape :math:`(N,)`.
+        weight: The last weight matrix, with shape :math:`(K, d)`.
+        bias: The last bias, with shape :math:`(K,)`.
+        eval_features: Held-out features, with shape :math:`(M, d)`.
+        eval_labels: Their labels, with shape :math:`(M,)`.
+        num_classes: The number of classes :math:`K`; the rows of ``weight`` by default.
+        class_names: Their names, for the report.
+        minority: The rare classes; found from the counts by default.
+        title: The name of the report.
+        progress: Whether to show a progress bar; by default when standard error is a
+            terminal.
+
+    Returns:
+        The report.
+
+    Raises:
+        LayerpeelError: If the arrays do not fit together: see
+            :func:`layerpeel.measure_features`.
+    """
+    measurement = measure_features(
+        features,
+        labels,
+        weight=weight,
+        bias=bias,
+        eval_features=eval_features,
+        eval_labels=eval_labels,
+        num_classes=num_classes,
+        class_names=class_names,
+        minority=minority,
+        progress=progress,
+    )
+    return Report.of(measurement, title)

@@ -1,0 +1,78 @@
+import math
+
+import pytest
+import torch
+
+from layerpeel.geometry import geometry_distance
+from layerpeel.measurement import ENERGY_CONVENTIONS
+from layerpeel.program import PeeledProblem, collapse_threshold
+from layerpeel.reports.prediction import predict
+from tests.reports.networks import balanced_network, predicted_network
+
+TWO_GROUPS = [60] * 5 + [12] * 5
+
+
+def test_every_energy_convention_is_solved_and_the_default_is_first():
+    predictions = predict(predicted_network(TWO_GROUPS, (2.0, 3.0)))
+    assert [item.convention for item in predictions.items] == list(ENERGY_CONVENTIONS)
+    assert predictions.default is predictions.items[0]
+    assert predictions.default.convention == "sample_mean"
+
+
+def test_a_network_at_the_optimum_is_recognised_from_its_uncentred_energies():
+    # The program's own energies are uncentred, so this convention must find them again.
+    measurement = predicted_network(TWO_GROUPS, (2.0, 3.0))
+    predictions = predict(measurement)
+    uncentred = next(p for p in predictions.items if p.convention == "uncentred")
+    assert uncentred.energy.classifiers == pytest.approx(2.0, rel=1e-9)
+    assert uncentred.energy.features == pytest.approx(3.0, rel=1e-9)
+    direct = PeeledProblem(TWO_GROUPS, energy=(2.0, 3.0)).solve()
+    assert geometry_distance(
+        uncentred.solution.geometry, direct.geometry
+    ).classifier_gram == pytest.approx(0, abs=1e-6)
+    assert uncentred.distance.classifier_gram < 1e-6
+    assert predictions.etf_distance.classifier_gram > 0.1
+    log_threshold = math.log(
+        collapse_threshold(majority=5, minority=5, energy=(2.0, 3.0))
+    )
+    assert uncentred.log_threshold == pytest.approx(log_threshold, rel=1e-9)
+
+
+def test_balanced_classes_are_predicted_to_end_in_the_etf_without_threshold():
+    predictions = predict(balanced_network([20] * 4))
+    assert predictions.default is not None
+    assert predictions.default.minority_cosine == pytest.approx(-1 / 3, abs=1e-9)
+    assert math.isnan(predictions.default.log_threshold)
+    assert predictions.default.distance.classifier_gram == pytest.approx(0, abs=1e-7)
+    assert predictions.imbalance == 1.0
+
+
+def test_groups_are_solved_at_their_mean_counts():
+    counts = [60, 64, 56, 12, 10, 14]
+    predictions = predict(balanced_network(counts))
+    assert predictions.class_counts == (60.0, 60.0, 60.0, 12.0, 12.0, 12.0)
+    assert predictions.imbalance == 5.0
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [([100, 31, 10, 3], "mean"), ([50, 50, 2, 0], "no samples")],
+    ids=["long tail", "absent class"],
+)
+@pytest.mark.filterwarnings("ignore::layerpeel.UndefinedWarning")
+def test_counts_that_the_program_does_not_cover_give_a_reason(counts, reason):
+    predictions = predict(balanced_network(counts))
+    assert predictions.items == ()
+    assert predictions.default is None
+    assert reason in predictions.reason
+    assert math.isnan(predictions.imbalance)
+    assert predictions.etf_distance.classifier_gram == pytest.approx(0, abs=1e-7)
+
+
+def test_a_vanished_minority_has_no_predicted_cosine():
+    # Energies so small, and counts so uneven, that the minority block is zero.
+    measurement = predicted_network([4000] * 7 + [4] * 3, (0.5, 0.5))
+    predictions = predict(measurement)
+    uncentred = next(p for p in predictions.items if p.convention == "uncentred")
+    assert math.isnan(uncentred.minority_cosine)
+    assert torch.all(uncentred.solution.geometry.classifier_norms[7:] == 0)
