@@ -158,7 +158,9 @@ class Measurement:
 
     @_remembered
     def nc1(self, centring: str = "sample", pooling: str = "pooled") -> float:
-        r"""Return :math:`\mathrm{tr}(S_W S_B^+) / K` (see :func:`.nc1.nc1`).
+        r"""Return :math:`\mathrm{tr}(S_W S_B^+) / K`.
+
+        See :func:`layerpeel.measurement.nc1`.
 
         Args:
             centring: Global mean in :math:`S_B`, ``"sample"`` (as in the code of Fang
@@ -210,7 +212,7 @@ class Measurement:
 
         Args:
             centred: Whether to subtract the mean row, which softmax does not see.
-            correction: As for :func:`.nc2.nc2`.
+            correction: As for :func:`layerpeel.measurement.nc2`.
         """
         return nc2(row_centred(self.weight) if centred else self.weight, correction)
 
@@ -219,7 +221,7 @@ class Measurement:
 
         Args:
             centring: A key of ``CENTRINGS``.
-            correction: As for :func:`.nc2.nc2`.
+            correction: As for :func:`layerpeel.measurement.nc2`.
 
         Raises:
             ValueError: If the choice is unknown.
@@ -227,7 +229,9 @@ class Measurement:
         return nc2(centred_means(self.moments, centring), correction)
 
     def nc3(self, centring: str = "sample", *, centred: bool = True) -> float:
-        r"""Return :math:`\| W/\|W\|_F - M/\|M\|_F \|_F` (see :func:`.nc3.nc3`).
+        r"""Return :math:`\| W/\|W\|_F - M/\|M\|_F \|_F`.
+
+        See :func:`layerpeel.measurement.nc3`.
 
         Args:
             centring: A key of ``CENTRINGS``, for the class means.
@@ -277,7 +281,7 @@ class Measurement:
 
     @property
     def minority_cosine(self) -> float:
-        """Mean cosine between minority classifiers: 1 under minority collapse.
+        """Mean cosine between minority classifiers, 1 under minority collapse.
 
         NaN with a warning for fewer than two classes, or if a classifier vanished.
         """
@@ -300,7 +304,7 @@ class Measurement:
         return self.units.constant.nonzero().flatten()
 
     def energy(self, convention: str = "sample_mean") -> tuple[float, float]:
-        """Return :math:`(E_W, E_H)` (see :func:`.energies.energies`).
+        """Return :math:`(E_W, E_H)` (see :func:`layerpeel.measurement.energies`).
 
         Args:
             convention: A key of ``ENERGY_CONVENTIONS``.

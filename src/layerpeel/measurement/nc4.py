@@ -84,12 +84,12 @@ class NearestMean:
 
     @property
     def agreement(self) -> float:
-        """Share of samples on which network and nearest mean agree: 1 under NC4."""
+        """Share of samples on which network and nearest mean agree; 1 under NC4."""
         return float(self.agreed.sum() / self.count.sum().to(torch.float64))
 
     @property
     def mismatch(self) -> float:
-        """Share of samples on which they differ: 0 under NC4."""
+        """Share of samples on which they differ; 0 under NC4."""
         return float(
             (self.count - self.agreed).sum() / self.count.sum().to(torch.float64)
         )

@@ -43,7 +43,7 @@ class Status(enum.Enum):
 
     @property
     def success(self) -> bool:
-        """Whether the solution may be relied on: proved, or proved to ``gap_tol``."""
+        """Whether the solution may be relied on; it is then proved, up to ``gap_tol``."""
         return self in {Status.CLOSED_FORM, Status.CERTIFIED}
 
 

@@ -60,8 +60,8 @@ def advise(measurement: Measurement, predictions: Predictions) -> Advice | None:
 
     Returns:
         The least rate that reaches the default target of
-        :func:`layerpeel.oversampling`. Where theory gives no rate, or says that none is
-        needed, the rate that balances the classes, and ``reason`` says so.
+        :func:`layerpeel.program.oversampling`. Where theory gives no rate, or says that
+        none is needed, the rate that balances the classes, and ``reason`` says so.
     """
     if measurement.groups.balanced:
         return None

@@ -38,7 +38,7 @@ def diagnose(
         num_classes: The number of classes :math:`K`; the outputs of the head by default.
         class_names: Their names, for the report.
         minority: The rare classes; found from the counts by default
-            (:func:`layerpeel.split_classes`).
+            (:func:`layerpeel.geometry.split_classes`).
         device: Where batches are moved to; by default they are used as they come.
         title: The name of the report.
         progress: Whether to show progress bars; by default when standard error is a
@@ -48,7 +48,8 @@ def diagnose(
         The report.
 
     Raises:
-        LayerpeelError: If model and data do not fit: see :func:`layerpeel.measure`.
+        LayerpeelError: If model and data do not fit: see
+            :func:`layerpeel.measurement.measure`.
 
     Example:
         >>> model = torch.nn.Linear(2, 2, bias=False)
@@ -107,7 +108,7 @@ def diagnose_features(
 
     Raises:
         LayerpeelError: If the arrays do not fit together: see
-            :func:`layerpeel.measure_features`.
+            :func:`layerpeel.measurement.measure_features`.
     """
     measurement = measure_features(
         features,
