@@ -30,7 +30,9 @@ def test_every_make_target_and_file_of_the_readme_exists():
     targets = set(re.findall(r"\bmake ([a-z]+)", readme))
     defined = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert targets <= defined
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
+    links = [
+        link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link
+    ]
     assert links
     for link in links:
         assert (ROOT / link).exists(), link
