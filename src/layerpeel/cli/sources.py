@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from layerpeel._arrays import ARRAY_SUFFIXES, read_arrays
 from layerpeel._checks import FileError, SourceError, at_least, listed
-from layerpeel._files import ARRAY_SUFFIXES, read_arrays, read_weights
+from layerpeel._weights import read_weights
 from layerpeel.cli.huggingface import INPUT_NAMES, load_huggingface
 from layerpeel.cli.references import call, load_object
 from layerpeel.datasets.batches import ArrayLoader
@@ -73,7 +74,7 @@ def load_model(reference: str, weights: str | None = None) -> ModelSource:
     Args:
         reference: A reference to a module, or to a callable without arguments that
             makes one; or a folder that Hugging Face's ``save_pretrained`` wrote.
-        weights: A file of :func:`~layerpeel._files.read_weights`; every tensor of the
+        weights: A file of :func:`~layerpeel._weights.read_weights`; every tensor of the
             model must be in it, and no other.
 
     Returns:

@@ -6,7 +6,7 @@ to the imbalance ratio restores the balanced geometry.
 
 References:
     | Exploring Deep Neural Networks via Layer-Peeled Model: Minority Collapse in
-    | Imbalanced Training (Fang et al., 2021), https://arxiv.org/abs/2101.12699, Sec. 5
+    | Imbalanced Training (Fang et al., 2021), https://arxiv.org/abs/2101.12699
 """
 
 from __future__ import annotations
