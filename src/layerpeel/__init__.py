@@ -1,4 +1,4 @@
-"""layerpeel: predict, measure and edit the last layers of trained classifiers."""
+"""layerpeel: predict, measure and mend the last layer of a trained classifier."""
 
 from layerpeel._checks import LayerpeelError, UndefinedWarning
 from layerpeel.geometry import (
@@ -36,7 +36,6 @@ from layerpeel.reports import (
     compare,
     diagnose,
     diagnose_features,
-    predict,
 )
 
 __version__ = "0.1.0"
@@ -66,7 +65,6 @@ __all__ = [
     "Status",
     "collapse_threshold",
     "oversampling",
-    "predict",
     "two_group_counts",
     "vanishing_threshold",
     # remedies

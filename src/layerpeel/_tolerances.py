@@ -27,6 +27,10 @@ LOW_PRECISION_DETERMINISM_ULPS = 8.0
 # random splits of balanced data stay well inside it.
 BALANCED_RATIO = 1.5
 
+# Gaps between class counts within this share of the widest one are as wide: rounding
+# the counts of an exponential tail moves its equal gaps by about a tenth.
+GAP_TIE = 0.9
+
 # A group of classes is described by its mean count when no count leaves this factor.
 # The two-group prediction is then an approximation, and is labelled so.
 GROUP_SPREAD = 1.5

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerpeel._checks import ShapeError
-from layerpeel.geometry import Geometry, off_diagonal, off_diagonal_mean
+from layerpeel.geometry import Geometry, block_mean, off_diagonal, simplex_etf
 
 
 def random(*shape, seed=0):
@@ -122,8 +122,8 @@ def test_block_cosine_is_undefined_without_pairs_or_directions():
 def test_off_diagonal_goes_row_by_row():
     matrix = torch.arange(9, dtype=torch.float64).reshape(3, 3)
     assert off_diagonal(matrix).tolist() == [1, 2, 3, 5, 6, 7]
-    assert off_diagonal_mean(matrix) == 4.0
-    assert math.isnan(off_diagonal_mean(matrix[:1, :1]))
+    assert block_mean(matrix, range(len(matrix))) == 4.0
+    assert math.isnan(block_mean(matrix, [0]))
 
 
 def test_shapes_must_match():
@@ -131,3 +131,22 @@ def test_shapes_must_match():
         ShapeError, match=r"same shape \(K, p\); got \(3, 4\) and \(3, 5\)"
     ):
         Geometry.of(random(3, 4), random(3, 5))
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1, 1, 1], [9.0, 3, 1, 1]], ids=str)
+def test_centring_gram_matrices_is_centring_vectors(weights):
+    random = torch.Generator().manual_seed(0)
+    rows, means = torch.randn(2, 4, 6, generator=random, dtype=torch.float64)
+    shares = torch.tensor(weights, dtype=torch.float64)
+    centred = means - (shares[:, None] * means).sum(0) / shares.sum()
+    found, expected = Geometry.of(rows, means).about(shares), Geometry.of(rows, centred)
+    torch.testing.assert_close(found.feature_gram, expected.feature_gram)
+    torch.testing.assert_close(found.logits, expected.logits)
+    torch.testing.assert_close(found.classifier_gram, expected.classifier_gram)
+
+
+def test_blocks_are_chosen_by_any_sequence():
+    frame = simplex_etf(4)
+    geometry = Geometry.of(frame, frame)
+    assert geometry.block_cosine((1, 3)) == pytest.approx(-1 / 3)
+    assert math.isnan(geometry.block_cosine(()))

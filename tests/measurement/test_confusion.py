@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from layerpeel.measurement import Confusion
@@ -39,3 +40,19 @@ def test_merge_adds():
 
 def test_no_data_has_no_accuracy():
     assert math.isnan(Confusion.empty(3).accuracy)
+
+
+def test_counting_in_place_is_merging():
+    random = torch.Generator().manual_seed(0)
+    merged, counted = Confusion.empty(5), Confusion.empty(5)
+    for size in (7, 0, 1):
+        labels, predictions = torch.randint(0, 5, (2, size), generator=random)
+        merged = merged.merge(Confusion.of(labels, predictions, 5))
+        counted.add_(labels, predictions)
+    assert torch.equal(counted.counts, merged.counts)
+
+
+def test_group_recall_weighs_classes_alike_and_leaves_out_those_without_samples():
+    confusion = Confusion(torch.tensor([[9, 1, 0], [1, 1, 0], [0, 0, 0]]))
+    assert confusion.group_recall([0, 1, 2]) == pytest.approx((0.9 + 0.5) / 2)
+    assert math.isnan(confusion.group_recall([2]))

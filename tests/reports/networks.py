@@ -32,7 +32,7 @@ def balanced_network(
     counts: list[int], noise: float = 0.0, **options: object
 ) -> Measurement:
     """A network whose classifiers and class means are simplex ETFs."""
-    frame = 3 * simplex_etf(len(counts), WIDTH)
+    frame = 3 * simplex_etf(len(counts), max(WIDTH, len(counts)))
     return network(counts, frame, frame, noise, **options)
 
 

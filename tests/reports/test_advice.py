@@ -52,6 +52,14 @@ def test_balanced_classes_get_no_advice():
     assert advice_for(balanced_network([20] * 4)) is None
 
 
+def test_a_named_minority_that_is_more_frequent_is_not_oversampled():
+    assert advice_for(balanced_network([10, 10, 100, 100], minority=[2, 3])) is None
+
+
+def test_counts_near_balance_leave_nothing_to_advise():
+    assert advice_for(balanced_network([135, 135, 100, 100], minority=[2, 3])) is None
+
+
 def test_where_theory_asks_for_nothing_the_advice_says_so_and_balances():
     # Long classifiers and features: the optimum is near the ETF at any mild imbalance.
     counts = [20] * 3 + [10] * 3

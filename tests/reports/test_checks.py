@@ -182,5 +182,33 @@ def test_the_spread_over_energy_conventions_is_found():
     frame = 1.2 * simplex_etf(6, 16)
     shifted = network([90] * 3 + [6] * 3, frame, frame + 2.0)
     assert isinstance(outcome("LP009", shifted), Finding)
-    balanced = balanced_network([20] * 4)
-    assert isinstance(outcome("LP009", balanced), Passed)
+    agreed = predicted_network([90] * 3 + [60] * 3, (4.0, 6.0))
+    assert isinstance(outcome("LP009", agreed), Passed)
+    assert isinstance(outcome("LP009", balanced_network([20] * 4)), NotApplicable)
+
+
+@pytest.mark.filterwarnings("ignore::layerpeel.UndefinedWarning")
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1e-40, 1.0])
+def test_a_last_layer_that_has_vanished_is_a_problem_for_balanced_classes_too(scale):
+    frame = scale * simplex_etf(4, 16)
+    said = outcome("LP010", network([9] * 4, frame, simplex_etf(4, 16)))
+    assert isinstance(said, Passed if scale == 1.0 else Finding)
+
+
+@pytest.mark.filterwarnings("ignore::layerpeel.UndefinedWarning")
+@pytest.mark.parametrize("code", ["LP005", "LP007"])
+def test_one_sample_per_class_shows_no_collapse(code):
+    said = outcome(code, balanced_network([1] * 4))
+    assert isinstance(said, NotApplicable)
+    assert "its own class mean" in said.reason
+
+
+def test_two_classes_have_no_prediction_to_fit():
+    assert isinstance(outcome("LP008", balanced_network([100, 5])), NotApplicable)
+
+
+@pytest.mark.filterwarnings("ignore::layerpeel.UndefinedWarning")
+def test_recall_is_that_of_the_minority_classes_that_have_samples():
+    said = outcome("LP002", balanced_network([50, 50, 50, 4, 4, 0], minority=[3, 4, 5]))
+    assert isinstance(said, Passed)
+    assert "100.0% over the minority" in said.measured

@@ -51,6 +51,33 @@ def test_the_comparison_holds_both_reports(reports):
     assert "cured" in comparison.to_html()
 
 
+def test_a_cured_network_is_asked_about_the_minority_it_had():
+    minority = [3, 4, 5]
+    before = Report.of(predicted_network([90] * 3 + [3] * 3, (1.5, 2.0)))
+    after = Report.of(balanced_network([90] * 6))
+    assert after.measurement.groups.balanced
+    comparison = compare(before, after)
+    rows = {row[0]: row[1:] for row in comparison.table.rows}
+    expected = after.measurement.geometry().block_cosine(minority)
+    assert rows["minority cosine"][1] == expected == pytest.approx(-0.2)
+    assert "Minority cosine went from" in comparison.verdict
+    assert comparison.to_html()
+
+
+def test_what_remains_is_said(reports):
+    comparison = compare(reports[0], reports[0])
+    codes = ", ".join(sorted(finding.code for finding in reports[0].findings))
+    assert f"resolved: none; remaining: {codes}; new: none" in comparison.verdict
+
+
+def test_comparisons_that_would_mislead_are_refused(reports):
+    with pytest.raises(ValueError, match="differ"):
+        compare(*reports, names=("same", "same"))
+    other = balanced_network([90] * 6, class_names=list("abcdef"))
+    with pytest.raises(ValueError, match="'0' and 'a'"):
+        compare(reports[0], Report.of(other))
+
+
 def test_different_numbers_of_classes_are_refused(reports):
     with pytest.raises(ShapeError, match="6 and 4"):
         compare(reports[0], Report.of(balanced_network([9] * 4)))

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from layerpeel.geometry import geometry_distance
-from layerpeel.measurement import ENERGY_CONVENTIONS
+from layerpeel.measurement import ENERGY_CENTRINGS, ENERGY_CONVENTIONS
 from layerpeel.program import PeeledProblem, collapse_threshold
 from layerpeel.reports.prediction import predict
-from tests.reports.networks import balanced_network, predicted_network
+from tests.reports.networks import balanced_network, network, predicted_network
 
 TWO_GROUPS = [60] * 5 + [12] * 5
 
@@ -36,6 +36,30 @@ def test_a_network_at_the_optimum_is_recognised_from_its_uncentred_energies():
         collapse_threshold(majority=5, minority=5, energy=(2.0, 3.0))
     )
     assert uncentred.log_threshold == pytest.approx(log_threshold, rel=1e-9)
+
+
+@pytest.mark.parametrize("convention", ENERGY_CONVENTIONS)
+def test_a_network_at_the_predicted_optimum_is_at_distance_zero(convention):
+    # Energies that the convention reads off an optimum give another optimum, whose
+    # vectors are the measured ones: centring must then agree on both sides.
+    measurement = predicted_network(TWO_GROUPS, (2.0, 3.0))
+    prediction = {p.convention: p for p in predict(measurement).items}[convention]
+    again = network(
+        TWO_GROUPS,
+        prediction.solution.classifiers(16),
+        prediction.solution.class_means(16),
+    )
+    centring = ENERGY_CENTRINGS[convention]
+    distance = geometry_distance(again.geometry(centring), prediction.geometry)
+    assert distance.classifier_gram < 1e-6
+    assert distance.feature_gram < 1e-6
+    assert distance.logits < 1e-6
+
+
+def test_a_named_minority_that_is_more_frequent_has_no_threshold():
+    predictions = predict(balanced_network([10, 10, 100, 100], minority=[2, 3]))
+    assert predictions.imbalance == 0.1
+    assert all(math.isnan(item.log_threshold) for item in predictions.items)
 
 
 def test_balanced_classes_are_predicted_to_end_in_the_etf_without_threshold():

@@ -1,15 +1,19 @@
+import copy
 import json
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import textwrap
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from layerpeel._checks import UndefinedWarning
+from layerpeel.measurement import measure_features
 from layerpeel.reports.finding import Severity
 from layerpeel.reports.report import Report
 from tests.browser import inspect_page
@@ -106,7 +110,7 @@ def test_save_writes_html_and_json_and_nothing_else(collapsed, tmp_path):
     html = collapsed.save(tmp_path / "report.html")
     assert html.read_text(encoding="utf-8") == collapsed.to_html()
     assert json.loads(collapsed.save(tmp_path / "report.json").read_text())
-    with pytest.raises(ValueError, match=r"'\.html'.*got '\.pdf'"):
+    with pytest.raises(ValueError, match=r"\.html or \.json; got .*report\.pdf"):
         collapsed.save(tmp_path / "report.pdf")
     with pytest.raises(OSError, match="missing"):
         collapsed.save(tmp_path / "missing" / "report.html")
@@ -150,6 +154,41 @@ def test_absent_classes_and_undefined_numbers_are_shown_as_such():
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_opens_in_a_browser(collapsed, tmp_path, width, scheme):
     inspect_page(collapsed.save(tmp_path / "report.html"), width, scheme)
+
+
+@pytest.mark.filterwarnings("ignore::layerpeel.UndefinedWarning")
+@pytest.mark.parametrize("what", ["head", "features"])
+def test_a_network_of_zeros_is_diagnosed(what):
+    labels = torch.arange(3).repeat(5)
+    weight, features = torch.ones(3, 8), torch.ones(15, 8)
+    features[:, 0], weight[:, 0] = labels, torch.arange(3)
+    zeros = {"head": (features, 0 * weight), "features": (0 * features, weight)}
+    features, weight = zeros[what]
+    report = Report.of(measure_features(features, labels, weight=weight))
+    assert report.worst is Severity.PROBLEM
+    assert report.findings[0].code == "LP010"
+    assert "positive and finite" in report.predictions.reason
+    assert json.loads(report.to_json(), parse_constant=pytest.fail)
+    assert report.to_html()
+
+
+def test_reports_of_many_classes_stay_small():
+    report = Report.of(
+        balanced_network([6] * 150 + [2] * 150, noise=0.01, minority=[*range(150, 300)])
+    )
+    assert len(report.to_json()) < 1_000_000
+    assert len(report.to_frame()) == 300
+
+
+def test_text_says_the_same_when_asked_twice():
+    with pytest.warns(UndefinedWarning):
+        report = Report.of(balanced_network([20, 20, 20, 0]))
+    assert report.to_text() == report.to_text()
+
+
+def test_results_can_be_pickled_and_copied(collapsed):
+    again = pickle.loads(pickle.dumps(collapsed))  # noqa: S301  # our own bytes
+    assert again.to_json() == copy.deepcopy(collapsed).to_json() == collapsed.to_json()
 
 
 def test_a_killed_save_leaves_the_old_report(tmp_path):

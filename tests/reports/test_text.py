@@ -69,7 +69,7 @@ def test_findings_say_what_to_do():
         "threshold",
         "Fang et al. 2021",
         "lp.oversampling",
-        "docs/findings.md#lp001",
+        "layerpeel explain LP001",
     ):
         assert said in first
 

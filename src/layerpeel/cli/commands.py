@@ -246,6 +246,6 @@ def _progress(quiet: bool) -> bool | None:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed the global generator, from which the user's model and loaders may draw."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

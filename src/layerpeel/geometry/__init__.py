@@ -2,21 +2,23 @@
 
 from layerpeel.geometry.distance import GeometryDistance, geometry_distance
 from layerpeel.geometry.frames import (
+    etf_cosine,
     general_orthogonal_frame,
     orthogonal_frame,
     simplex_etf,
 )
-from layerpeel.geometry.geometry import Geometry, off_diagonal, off_diagonal_mean
+from layerpeel.geometry.geometry import Geometry, block_mean, off_diagonal
 from layerpeel.geometry.groups import ClassGroups, split_classes
 
 __all__ = [
     "ClassGroups",
     "Geometry",
     "GeometryDistance",
+    "etf_cosine",
     "general_orthogonal_frame",
     "geometry_distance",
     "off_diagonal",
-    "off_diagonal_mean",
+    "block_mean",
     "orthogonal_frame",
     "simplex_etf",
     "split_classes",

@@ -91,4 +91,9 @@ def _matrix_distance(a: Float64[Tensor, "K K"], b: Float64[Tensor, "K K"]) -> fl
 
 
 def _cosine_distance(a: Float64[Tensor, "K K"], b: Float64[Tensor, "K K"]) -> float:
-    return float((off_diagonal(a) - off_diagonal(b)).abs().nanmean())
+    differences = (off_diagonal(a) - off_diagonal(b)).abs()
+    if bool(differences.isnan().all()):
+        return undefined(
+            "The distance of cosines is undefined (NaN): no pair has both."
+        )
+    return float(differences.nanmean())

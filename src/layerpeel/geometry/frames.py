@@ -21,6 +21,18 @@ from torch import Tensor
 from layerpeel._checks import at_least
 
 
+def etf_cosine(num_classes: int) -> float:
+    r"""Return the cosine between two vectors of a simplex ETF, :math:`-1/(K-1)`.
+
+    Args:
+        num_classes: The number of classes :math:`K \geq 2`.
+
+    Raises:
+        ValueError: If ``num_classes`` is below 2.
+    """
+    return -1 / (at_least("num_classes", num_classes, 2) - 1)
+
+
 def simplex_etf(num_classes: int, width: int | None = None) -> Float64[Tensor, "K p"]:
     r"""Return a simplex equiangular tight frame with unit rows.
 

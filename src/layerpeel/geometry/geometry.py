@@ -7,6 +7,7 @@ classifiers against class means (the logits of the class means).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch import Tensor
 from layerpeel._checks import ShapeError
 from layerpeel._json import plain
 from layerpeel._tolerances import VANISHED_NORM
+
+# Square matrices of more classes are not written to JSON.
+MOST_MATRIX_CLASSES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,18 +103,44 @@ class Geometry:
         """Cosines between class means; NaN where one of them vanished."""
         return _cosines(self.feature_gram)
 
+    def about(self, weights: Float64[Tensor, " K"]) -> Geometry:
+        r"""Return the geometry with class means centred by their weighted mean.
+
+        With weights :math:`\pi` that sum to one and :math:`P = I - 1 \pi^\top`, the Gram
+        matrix of the class means becomes :math:`P G P^\top` and the logits
+        :math:`Z P^\top`. The classifiers stay as they are.
+
+        Args:
+            weights: The weights, with shape :math:`(K,)`, scaled to sum to one: class
+                counts give the sample mean, ones the mean of the class means.
+        """
+        shares = weights / weights.sum()
+        centre = torch.eye(self.num_classes, dtype=torch.float64) - shares
+        return Geometry(
+            self.classifier_gram,
+            centre @ self.feature_gram @ centre.T,
+            self.logits @ centre.T,
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Return norms, cosines and logits, ready for JSON; undefined is ``None``."""
-        content = {
+        """Return norms, cosines and logits, ready for JSON; undefined is ``None``.
+
+        Matrices of more than ``MOST_MATRIX_CLASSES`` classes are left out: written as
+        text they would fill hundreds of megabytes.
+        """
+        content: dict[str, Tensor] = {
             "classifier_norms": self.classifier_norms,
             "feature_norms": self.feature_norms,
-            "classifier_cosines": self.classifier_cosines,
-            "feature_cosines": self.feature_cosines,
-            "logits": self.logits,
         }
+        if self.num_classes <= MOST_MATRIX_CLASSES:
+            content |= {
+                "classifier_cosines": self.classifier_cosines,
+                "feature_cosines": self.feature_cosines,
+                "logits": self.logits,
+            }
         return {name: plain(values) for name, values in content.items()}
 
-    def block_cosine(self, classes: list[int]) -> float:
+    def block_cosine(self, classes: Sequence[int]) -> float:
         """Return the mean cosine between the classifiers of some classes.
 
         Args:
@@ -120,12 +150,13 @@ class Geometry:
             The mean over pairs; NaN when a classifier of the block vanished, or for a
             block of fewer than two classes, which has no pair.
         """
-        return off_diagonal_mean(self.classifier_cosines[classes][:, classes])
+        return block_mean(self.classifier_cosines, classes)
 
 
-def off_diagonal_mean(matrix: Float64[Tensor, "m m"]) -> float:
-    """Return the mean of the entries off the diagonal (NaN for a 1 x 1 matrix)."""
-    return float(off_diagonal(matrix).mean())
+def block_mean(matrix: Float64[Tensor, "K K"], classes: Sequence[int]) -> float:
+    """Return the mean over pairs of different classes; NaN without a pair."""
+    block = matrix[list(classes)][:, list(classes)]
+    return float(off_diagonal(block).mean())
 
 
 def off_diagonal(matrix: Float64[Tensor, "m m"]) -> Float64[Tensor, " entries"]:

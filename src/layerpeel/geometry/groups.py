@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layerpeel._tolerances import BALANCED_RATIO
+from layerpeel._tolerances import BALANCED_RATIO, GAP_TIE
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class ClassGroups:
     minority: tuple[int, ...]
 
     @property
+    def block(self) -> tuple[int, ...]:
+        """The minority; all classes when there is none."""
+        return self.minority or self.majority
+
+    @property
     def balanced(self) -> bool:
         """Whether there is no minority."""
         return not self.minority
@@ -34,9 +39,11 @@ class ClassGroups:
 def split_classes(class_counts: Sequence[float]) -> ClassGroups:
     """Split classes at the widest relative gap between neighbouring counts.
 
-    Classes without samples belong to neither group. When all gaps are equally wide, as
-    in an exponential long tail, the most central one wins. Counts whose largest is
-    below ``BALANCED_RATIO`` times the smallest are balanced and have no minority.
+    Classes without samples belong to neither group. Of gaps that are about equally wide
+    (``GAP_TIE``), as in an exponential long tail, the most central one wins. Counts whose
+    largest is below ``BALANCED_RATIO`` times the smallest are balanced and have no
+    minority; beyond it the widest gap decides, however narrow, so name the minority when
+    it is known.
 
     Args:
         class_counts: The number of samples of each class, with length :math:`K`.
@@ -58,6 +65,7 @@ def split_classes(class_counts: Sequence[float]) -> ClassGroups:
         cut: class_counts[order[cut - 1]] / class_counts[order[cut]]
         for cut in range(1, len(order))
     }
-    # Rounding to nine digits lets the equal gaps of a geometric tail tie.
-    cut = max(gaps, key=lambda c: (round(gaps[c], 9), -abs(c - len(order) / 2)))
+    # Whole numbers of samples blur the equal gaps of an exponential tail.
+    widest = [cut for cut, gap in gaps.items() if gap >= GAP_TIE * max(gaps.values())]
+    cut = min(widest, key=lambda c: (abs(c - len(order) / 2), -gaps[c]))
     return ClassGroups(tuple(sorted(order[:cut])), tuple(sorted(order[cut:])))

@@ -1,8 +1,13 @@
 """What geometry does this network have on this data? A value for every metric."""
 
+from layerpeel.measurement.arrays import AnyArray
 from layerpeel.measurement.confusion import Confusion
 from layerpeel.measurement.conventions import CENTRINGS, POOLINGS
-from layerpeel.measurement.energies import ENERGY_CONVENTIONS, energies
+from layerpeel.measurement.energies import (
+    ENERGY_CENTRINGS,
+    ENERGY_CONVENTIONS,
+    energies,
+)
 from layerpeel.measurement.measure import measure
 from layerpeel.measurement.measure_features import measure_features
 from layerpeel.measurement.measurement import Measurement
@@ -15,22 +20,28 @@ from layerpeel.measurement.sample import FeatureSample
 from layerpeel.measurement.units import UnitRange
 
 __all__ = [
-    "CENTRINGS",
-    "ENERGY_CONVENTIONS",
-    "NC2",
-    "POOLINGS",
+    # entry points
+    "AnyArray",
+    "measure",
+    "measure_features",
+    # values
     "ClassMoments",
     "Confusion",
     "FeatureSample",
     "Measurement",
     "NearestMean",
     "UnitRange",
+    # metrics
+    "NC2",
     "cdnv",
     "energies",
-    "measure",
-    "measure_features",
     "nc1",
     "nc1_quotient",
     "nc2",
     "nc3",
+    # conventions
+    "CENTRINGS",
+    "ENERGY_CENTRINGS",
+    "ENERGY_CONVENTIONS",
+    "POOLINGS",
 ]

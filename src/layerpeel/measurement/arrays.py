@@ -24,6 +24,11 @@ def as_tensor(values: AnyArray) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach().cpu()
     array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"Arrays must hold real numbers; got {array.dtype}. Convert them, or leave "
+            "out what is no number."
+        )
     # A copy in native byte order: torch takes neither foreign bytes nor, without a
     # warning, the read-only pages of a memory map.
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))

@@ -67,7 +67,6 @@ class _FirstPass:
     """Everything that one look at each sample gives."""
 
     def __init__(self, num_classes: int, width: int) -> None:
-        self._num_classes = num_classes
         self.moments = MomentsAccumulator(num_classes, width)
         self.confusion = Confusion.empty(num_classes)
         self.units = UnitRange.empty(width)
@@ -76,7 +75,7 @@ class _FirstPass:
 
     def add(self, rows: Rows) -> None:
         self.moments.add(rows.features, rows.labels)
-        self.confusion = self.confusion.merge(_confusion(rows, self._num_classes))
+        self.confusion.add_(rows.labels, rows.decisions.predictions)
         self.units = self.units.merge(UnitRange.of(rows.features))
         self.sample.add(rows.features, rows.labels)
         logits = rows.logits.to(torch.float64)
@@ -102,12 +101,8 @@ def _evaluated(layer: Layer, source: RowSource | None) -> Confusion | None:
         return None
     confusion = Confusion.empty(len(layer.weight))
     for rows in _finite(source(), layer.class_names):
-        confusion = confusion.merge(_confusion(rows, len(layer.weight)))
+        confusion.add_(rows.labels, rows.decisions.predictions)
     return confusion
-
-
-def _confusion(rows: Rows, num_classes: int) -> Confusion:
-    return Confusion.of(rows.labels, rows.decisions.predictions, num_classes)
 
 
 def _nearest_mean(

@@ -48,6 +48,13 @@ class Confusion:
         """Combine with the counts of disjoint data."""
         return Confusion(self.counts + other.counts)
 
+    def add_(
+        self, labels: Int64[Tensor, " n"], predictions: Int64[Tensor, " n"]
+    ) -> None:
+        """Count further pairs in place, at a cost that does not grow with :math:`K`."""
+        pairs = labels * len(self.counts) + predictions
+        self.counts.view(-1).index_add_(0, pairs, torch.ones_like(pairs))
+
     @property
     def class_counts(self) -> Int64[Tensor, " K"]:
         """Samples of each true class."""
@@ -62,6 +69,17 @@ class Confusion:
     def class_accuracy(self) -> Float64[Tensor, " K"]:
         """Recall of each class; NaN for classes without samples."""
         return self.counts.diagonal().to(torch.float64) / self.class_counts
+
+    def group_recall(self, classes: Sequence[int]) -> float:
+        """Return the recall averaged over some classes, each with the same weight.
+
+        Args:
+            classes: Class indices; those without samples are left out.
+
+        Returns:
+            The mean; NaN when none of the classes has samples.
+        """
+        return float(self.class_accuracy[list(classes)].nanmean())
 
     def group_accuracy(self, classes: Sequence[int]) -> float:
         """Return the share of samples of some classes predicted rightly.

@@ -36,12 +36,15 @@ ENERGY_CONVENTIONS: Mapping[str, str] = MappingProxyType(
 )
 """How energies are measured, by name; the first is the default."""
 
-_CENTRING = {
-    "sample_mean": "sample",
-    "class_mean": "class",
-    "means_only": "sample",
-    "uncentred": "none",
-}
+ENERGY_CENTRINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "sample_mean": "sample",
+        "class_mean": "class",
+        "means_only": "sample",
+        "uncentred": "none",
+    }
+)
+"""What each convention centres the features by: a key of ``CENTRINGS``."""
 
 
 def energies(
@@ -81,7 +84,7 @@ def energies(
     """
     one_of("convention", convention, ENERGY_CONVENTIONS)
     rows = weight if convention == "uncentred" else row_centred(weight)
-    square = centred_means(moments, _CENTRING[convention]).square().sum(1)
+    square = centred_means(moments, ENERGY_CENTRINGS[convention]).square().sum(1)
     if convention != "means_only":
         square = square + moments.class_variances
     return float(rows.square().sum(1).mean()), float(square.nanmean())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerpeel._checks import HeadError
+from layerpeel._checks import BatchError, HeadError, listed
 from layerpeel.measurement.batches import Batch
 
 
@@ -92,12 +92,16 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
     """Return the logits of a batch, with shape :math:`(B, K)`.
 
     Raises:
+        BatchError: If the model does not run on the batch.
         HeadError: If the model's output holds no logits of that form.
     """
     # Not inference mode: a model that caches a tensor on its first call, a rotary
     # embedding say, could not be trained with it afterwards.
     with torch.no_grad():
-        output = model(*batch.args, **batch.kwargs)
+        try:
+            output = model(*batch.args, **batch.kwargs)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise BatchError(_refused(batch, error)) from error
     logits = _logits_of(output)
     if not isinstance(logits, Tensor):
         raise HeadError(
@@ -111,6 +115,21 @@ def forward(model: nn.Module, batch: Batch) -> Tensor:
             "labels as inputs?"
         )
     return logits
+
+
+def _refused(batch: Batch, error: Exception) -> str:
+    named = {str(k): v for k, v in (*enumerate(batch.args), *batch.kwargs.items())}
+    shown = [
+        f"{name}: {value.dtype} {tuple(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"{name}: {type(value).__name__}"
+        for name, value in named.items()
+    ]
+    return (
+        "The model must run on the batches as the loader gives them; on one with inputs "
+        f"{listed(shown)} it raised {type(error).__name__}: {error}. Let the loader give "
+        "what the model takes: tensors of its dtype, shape and argument names."
+    )
 
 
 def _logits_of(output: object) -> object:

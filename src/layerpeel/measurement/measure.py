@@ -66,6 +66,7 @@ def measure(
         The measurement.
 
     Raises:
+        TypeError: If the model is no ``torch.nn.Module``.
         HeadError: If no linear layer gives the logits, the named one does not, or it
             has another number of outputs than there are classes.
         BatchError: If a batch has another form, there is none, or data that can be read
@@ -87,6 +88,11 @@ def measure(
         0.1111
     """
     at_least("cache_bytes", cache_bytes, 0)
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"`model` must be a torch.nn.Module; got {type(model).__name__}. For features "
+            "of another framework, call `measure_features`."
+        )
     with evaluating(model):
         batches = Batches(model, loader, "loader", device, progress)
         found = find_head(model, batches.first, head)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -37,6 +37,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def _has_nan(value: object) -> bool:
+    if isinstance(value, NC2):
+        return any(map(math.isnan, astuple(value)))
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _remembered(method: Callable[P, T]) -> Callable[P, T]:
     """Compute a method once for each choice of arguments, and keep it on the instance."""
 
@@ -44,9 +50,13 @@ def _remembered(method: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         known = vars(args[0]).setdefault("_known", {})
         key = (method.__name__, args[1:], tuple(sorted(kwargs.items())))
-        if key not in known:
-            known[key] = method(*args, **kwargs)
-        value: T = known[key]
+        if key in known:
+            remembered: T = known[key]
+            return remembered
+        value = method(*args, **kwargs)
+        # What is undefined is computed anew, and says again why it is.
+        if not _has_nan(value):
+            known[key] = value
         return value
 
     return call
@@ -348,6 +358,7 @@ class Measurement:
             "groups": asdict(self.groups),
             "loss": self.loss,
             "accuracy": self._accuracies(),
+            "recall": self._recalls(),
             "nc1": {
                 "ratio": self.nc1(),
                 "ratio_class_averaged": self.nc1(pooling="class"),
@@ -381,6 +392,16 @@ class Measurement:
             "eval_majority": self.eval_majority_accuracy,
             "eval_minority": self.eval_minority_accuracy,
             "eval_classes": self.eval_class_accuracy,
+        }
+
+    def _recalls(self) -> dict[str, float]:
+        """Recall averaged over the classes of a group; accuracies weigh by samples."""
+        data = {"": self.confusion, "eval_": self.eval_confusion}
+        return {
+            f"{prefix}{group}": confusion.group_recall(getattr(self.groups, group))
+            for prefix, confusion in data.items()
+            if confusion is not None
+            for group in ("majority", "minority")
         }
 
     def _between(self, centring: str) -> Float64[Tensor, "K d"]:

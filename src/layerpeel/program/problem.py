@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import SupportsFloat
 
 from layerpeel._checks import one_of, positive
@@ -108,7 +107,7 @@ class PeeledProblem:
         status = Status.of_gap(certificate.gap, gap_tol)
         if len(groups) == 1:
             status = Status.CLOSED_FORM
-        stats = MappingProxyType({"log_objective": log_objective, **facts})
+        stats = {"log_objective": log_objective, **facts}
         return Solution(status, certificate, self.energy, spectrum, stats)
 
 

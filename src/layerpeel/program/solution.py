@@ -85,10 +85,6 @@ class Certificate:
         return self.objective - self.lower_bound
 
 
-def _no_stats() -> Mapping[str, float]:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True, eq=False)
 class Solution:
     r"""The solution of a peeled program.
@@ -129,7 +125,15 @@ class Solution:
     certificate: Certificate
     energy: Energy
     spectrum: BlockSpectrum = field(repr=False)
-    stats: Mapping[str, float] = field(default_factory=_no_stats)
+    stats: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stats", MappingProxyType(dict(self.stats)))
+
+    def __reduce__(self) -> tuple[type[Solution], tuple[object, ...]]:
+        """Pickle and copy what was solved: a read-only view can be neither."""
+        parts = (self.status, self.certificate, self.energy, self.spectrum)
+        return Solution, (*parts, dict(self.stats))
 
     @property
     def objective(self) -> float:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from layerpeel.geometry import etf_cosine
 from layerpeel.measurement import Measurement
 from layerpeel.program import Oversampling, oversampling
 from layerpeel.reports.causes import causes
-from layerpeel.reports.prediction import Prediction, Predictions
+from layerpeel.reports.prediction import Predictions
 
 # Rates of more classes than this are named by attribute rather than spelled out.
 MOST_CLASSES_SPELLED = 20
@@ -27,7 +28,6 @@ class Advice:
 
     Attributes:
         rates: How often each sample of a class is drawn per epoch, one entry per class.
-        rate: The largest of them.
         action: What to do, as a sentence.
         reason: Where the rate comes from and what it does not account for.
         by_convention: The least rate under each energy convention, rounded up; empty
@@ -36,11 +36,15 @@ class Advice:
     """
 
     rates: tuple[int, ...]
-    rate: int
     action: str
     reason: str
     by_convention: dict[str, int]
     oversampling: Oversampling | None = None
+
+    @property
+    def rate(self) -> int:
+        """The largest rate, that of the minority where groups are oversampled."""
+        return max(self.rates)
 
     @property
     def command(self) -> str:
@@ -52,7 +56,7 @@ class Advice:
 
 
 def advise(measurement: Measurement, predictions: Predictions) -> Advice | None:
-    """Return the oversampling that lifts the minority, or ``None`` without a minority.
+    """Return the oversampling that lifts the minority, if there is one to advise.
 
     Args:
         measurement: What was measured.
@@ -61,9 +65,10 @@ def advise(measurement: Measurement, predictions: Predictions) -> Advice | None:
     Returns:
         The least rate that reaches the default target of
         :func:`layerpeel.program.oversampling`. Where theory gives no rate, or says that
-        none is needed, the rate that balances the classes, and ``reason`` says so.
+        none is needed, the rates that balance the classes, and ``reason`` says so.
+        ``None`` when no class is rare enough for a whole rate above one.
     """
-    if measurement.groups.balanced:
+    if max(_balancing_rates(measurement)) == 1 or not _minority_is_rarer(measurement):
         return None
     solved = _solve_all(predictions, len(measurement.groups.minority))
     if not solved:
@@ -75,7 +80,6 @@ def advise(measurement: Measurement, predictions: Predictions) -> Advice | None:
         return _balancing(measurement, reason, rates, default)
     return Advice(
         rates=_minority_rates(measurement, default.repeats),
-        rate=default.repeats,
         action=(
             f"Oversample the minority classes {default.repeats} times: the least whole "
             f"rate that brings their predicted cosine to {default.target:+.3f}."
@@ -97,7 +101,7 @@ def _steered(
     )
     return (
         f"At the measured energies the peeled model {standing}; balanced training ends "
-        f"at {-1 / (len(default.rates) - 1):+.3f}, and the target is "
+        f"at {etf_cosine(len(default.rates)):+.3f}, and the target is "
         f"{default.target:+.3f}. Drawing each minority sample {default.repeats} times "
         f"is predicted to reach {default.predicted_cosine_after:+.3f}. Over the ways to "
         "read the energies off the network, the least rate runs from "
@@ -123,12 +127,10 @@ def _solve_all(predictions: Predictions, minority: int) -> dict[str, Oversamplin
         return {}
     with causes():  # a vanished minority is said in words
         return {
-            item.convention: _least(item, predictions) for item in predictions.items
+            item.convention: oversampling(predictions.class_counts, energy=item.energy)
+            for item in predictions.items
+            if item.solution.status.success
         }
-
-
-def _least(prediction: Prediction, predictions: Predictions) -> Oversampling:
-    return oversampling(predictions.class_counts, energy=prediction.energy)
 
 
 def _why_unsolved(measurement: Measurement, predictions: Predictions) -> str:
@@ -142,12 +144,24 @@ def _balancing(
     by_convention: dict[str, int] | None = None,
     solved: Oversampling | None = None,
 ) -> Advice:
-    counts = measurement.class_counts
-    rates = tuple(
-        max(1, round(max(counts) / count)) if count else 1 for count in counts
-    )
+    rates = _balancing_rates(measurement)
     action = f"Oversample rare classes up to {max(rates)} times: balance the classes."
-    return Advice(rates, max(rates), action, reason, by_convention or {}, solved)
+    return Advice(rates, action, reason, by_convention or {}, solved)
+
+
+def _balancing_rates(measurement: Measurement) -> tuple[int, ...]:
+    counts = measurement.class_counts
+    return tuple(max(1, round(max(counts) / count)) if count else 1 for count in counts)
+
+
+def _minority_is_rarer(measurement: Measurement) -> bool:
+    """Whether there is a minority, and a named one is one."""
+    counts, groups = measurement.moments.count, measurement.groups
+    if groups.balanced or not groups.majority:
+        return False
+    return bool(
+        counts[list(groups.minority)].mean() < counts[list(groups.majority)].mean()
+    )
 
 
 def _minority_rates(measurement: Measurement, rate: int) -> tuple[int, ...]:

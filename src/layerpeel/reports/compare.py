@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layerpeel._checks import ShapeError
+from layerpeel._checks import ShapeError, listed
+from layerpeel.geometry import ClassGroups
+from layerpeel.measurement import Measurement
 from layerpeel.reports.causes import causes
 from layerpeel.reports.document import AbstractDocument
 from layerpeel.reports.finding import Severity
@@ -16,8 +18,11 @@ from layerpeel.reports.picture import Picture
 from layerpeel.reports.report import Report
 from layerpeel.reports.table import Cell, Table
 
+# What the verdict speaks of.
+HEADLINES = ("held-out minority recall", "minority cosine")
 
-@dataclass(frozen=True, repr=False)
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Comparison(AbstractDocument):
     """Two reports on the same classes.
 
@@ -54,11 +59,12 @@ class Comparison(AbstractDocument):
     def verdict(self) -> str:
         """The comparison in one or two sentences."""
         change = "; ".join(
-            f"{label} went from {_number(a)} to {_number(b)}"
-            for label, a, b in self._headlines
-            if not (math.isnan(a) or math.isnan(b))
+            f"{label} went from {a:.3f} to {b:.3f}"
+            for label, a, b in self._numbers()
+            if label in HEADLINES and not (math.isnan(a) or math.isnan(b))
         )
-        return f"{change[:1].upper()}{change[1:]}. {self._codes_sentence}"
+        change = f"{change[:1].upper()}{change[1:]}. " if change else ""
+        return f"{change}{self._codes_sentence}"
 
     @property
     def table(self) -> Table:
@@ -117,8 +123,9 @@ class Comparison(AbstractDocument):
                 Section(
                     f"Pictures: {second}", pictures=_renamed("second", self.second)
                 ),
-                Section(f"Numbers: {first}", tables=self.first.tables),
-                Section(f"Numbers: {second}", tables=self.second.tables),
+                Section(
+                    "Numbers side by side", tables=self._paired_tables, columns=True
+                ),
             ),
         )
 
@@ -131,19 +138,33 @@ class Comparison(AbstractDocument):
         }
 
     @property
-    def _headlines(self) -> list[tuple[str, float, float]]:
-        keys = ("held-out minority recall", "minority cosine")
-        return [row for row in self._numbers() if row[0] in keys]
+    def _paired_tables(self) -> tuple[Table, ...]:
+        """Each table of the first report beside that of the second."""
+        pairs = zip(self.first.tables, self.second.tables, strict=True)
+        return tuple(
+            replace(table, title=f"{table.title}: {name}")
+            for pair in pairs
+            for name, table in zip(self.names, pair, strict=True)
+        )
 
     @property
     def _codes_sentence(self) -> str:
-        resolved = ", ".join(self.resolved) or "none"
-        introduced = ", ".join(self.introduced) or "none"
-        return f"Findings resolved: {resolved}; new: {introduced}."
+        remaining = {f.code for f in self.second.findings} - set(self.introduced)
+        said = {
+            "resolved": self.resolved,
+            "remaining": sorted(remaining),
+            "new": self.introduced,
+        }
+        lists = (
+            f"{kind}: {', '.join(codes) or 'none'}" for kind, codes in said.items()
+        )
+        return f"Findings {'; '.join(lists)}."
 
     def _numbers(self) -> list[tuple[str, float, float]]:
         with causes():
-            a, b = _key_numbers(self.first), _key_numbers(self.second)
+            # A cured network may have no minority left: both are asked about the first's.
+            groups = self.first.measurement.groups
+            a, b = _key_numbers(self.first, groups), _key_numbers(self.second, groups)
         return [(key, a[key], b[key]) for key in a if key in b]
 
 
@@ -169,14 +190,27 @@ def compare(
 
     Raises:
         ShapeError: If the two reports are about different numbers of classes.
+        ValueError: If they are about classes of other names, or are called the same.
     """
-    sizes = first.measurement.num_classes, second.measurement.num_classes
-    if sizes[0] != sizes[1]:
+    _check_comparable(first.measurement, second.measurement)
+    if names[0] == names[1]:
+        raise ValueError(f"`names` must differ; got {names[0]!r} twice.")
+    return Comparison(first, second, names, title or Comparison.title, story)
+
+
+def _check_comparable(first: Measurement, second: Measurement) -> None:
+    if first.num_classes != second.num_classes:
         raise ShapeError(
             "Both reports must be about the same classes; got "
-            f"{sizes[0]} and {sizes[1]} classes."
+            f"{first.num_classes} and {second.num_classes} classes."
         )
-    return Comparison(first, second, names, title or Comparison.title, story)
+    pairs = zip(first.class_names, second.class_names, strict=True)
+    other = [f"{a!r} and {b!r}" for a, b in pairs if a != b]
+    if other:
+        raise ValueError(
+            f"Both reports must name the classes alike; got {listed(other)}. Pass the "
+            "same `class_names` to both."
+        )
 
 
 def _codes_only_in(report: Report, other: Report) -> tuple[str, ...]:
@@ -195,36 +229,31 @@ def _severities(report: Report) -> dict[str, str]:
     return {finding.code: finding.severity.value for finding in report.findings}
 
 
-def _key_numbers(report: Report) -> dict[str, float]:
+def _key_numbers(report: Report, groups: ClassGroups) -> dict[str, float]:
     """The numbers worth comparing, in the order of the table."""
     m, default = report.measurement, report.predictions.default
-    groups = m.groups
     numbers = {"training accuracy": m.accuracy}
     if m.eval_confusion is not None:
-        recall = m.eval_confusion.class_accuracy
+        recall = m.eval_confusion.group_recall
         numbers["held-out accuracy"] = m.eval_accuracy
-        numbers["held-out majority recall"] = float(
-            recall[list(groups.majority)].mean()
-        )
-        numbers["held-out minority recall"] = float(
-            recall[list(groups.minority)].mean()
-        )
-    numbers["minority cosine"] = m.classifier_block.cosine
+        numbers["held-out majority recall"] = recall(groups.majority)
+        numbers["held-out minority recall"] = recall(groups.minority)
+    numbers["minority cosine"] = m.geometry().block_cosine(groups.minority)
     if default is not None:
         numbers |= {
-            "predicted minority cosine": default.minority_cosine,
+            "predicted minority cosine": default.geometry.block_cosine(groups.minority),
             "imbalance R": report.predictions.imbalance,
             "log R0": default.log_threshold,
             "E_W": default.energy.classifiers,
             "E_H": default.energy.features,
             "distance to prediction": default.distance.classifier_gram,
         }
+    norms = m.geometry().classifier_norms
+    majority, minority = norms[list(groups.majority)], norms[list(groups.minority)]
     return numbers | {
         "distance to the simplex ETF": report.predictions.etf_distance.classifier_gram,
-        "classifier norm, majority over minority": m.classifier_block.norm_ratio,
+        "classifier norm, majority over minority": float(
+            majority.mean() / minority.mean()
+        ),
         "NC1 (quotient)": m.nc1_quotient(),
     }
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}"

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerpeel.measurement import measure, measure_features
-from layerpeel.measurement.arrays import AnyArray
+from layerpeel.measurement import AnyArray, measure, measure_features
 from layerpeel.reports.report import Report
 
 
@@ -23,6 +22,8 @@ def diagnose(
     class_names: Sequence[str] | None = None,
     minority: Sequence[int] | None = None,
     device: str | torch.device | None = None,
+    check_deterministic: bool = True,
+    cache_bytes: int = 2**30,
     title: str | None = None,
     progress: bool | None = None,
 ) -> Report:
@@ -40,6 +41,8 @@ def diagnose(
         minority: The rare classes; found from the counts by default
             (:func:`layerpeel.geometry.split_classes`).
         device: Where batches are moved to; by default they are used as they come.
+        check_deterministic: Whether to run the first batch twice and compare.
+        cache_bytes: How much memory features may take before a second pass is made.
         title: The name of the report.
         progress: Whether to show progress bars; by default when standard error is a
             terminal.
@@ -68,6 +71,8 @@ def diagnose(
         class_names=class_names,
         minority=minority,
         device=device,
+        check_deterministic=check_deterministic,
+        cache_bytes=cache_bytes,
         progress=progress,
     )
     return Report.of(measurement, title)

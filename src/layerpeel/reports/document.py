@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from layerpeel._checks import one_of
 from layerpeel._files import check_writable, write_whole
 from layerpeel._json import json_text
 from layerpeel.reports.html import render_fragment, render_html
@@ -54,9 +53,14 @@ class AbstractDocument(abc.ABC):
             OSError: If the path cannot be written.
         """
         target = Path(path)
-        suffix = one_of("the suffix of path", target.suffix, SUFFIXES)
+        if target.suffix not in SUFFIXES:
+            raise ValueError(
+                f"`path` must end in {' or '.join(SUFFIXES)}; got {str(path)!r}."
+            )
         check_writable(target)
-        write_whole(target, self.to_html() if suffix == ".html" else self.to_json())
+        write_whole(
+            target, self.to_html() if target.suffix == ".html" else self.to_json()
+        )
         return target
 
     @abc.abstractmethod

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass
 
 
+@functools.total_ordering
 class Severity(enum.Enum):
     """How much a finding matters. The value is what users type and read."""
 
@@ -18,9 +20,9 @@ class Severity(enum.Enum):
         """Position in increasing order of importance."""
         return list(Severity).index(self)
 
-    def __ge__(self, other: Severity) -> bool:
-        """Whether this severity matters at least as much as another."""
-        return self.rank >= other.rank
+    def __lt__(self, other: Severity) -> bool:
+        """Whether this severity matters less than another."""
+        return self.rank < other.rank
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Finding:
         severity: How much it matters.
         measured: What was measured, with numbers, as a sentence.
         threshold: The threshold it was held against, as a sentence.
-        source: Where the threshold comes from: a paper with equation, or a convention.
+        source: Where the threshold comes from: a paper, or a convention.
         action: What to do, as a sentence.
         command: The line of code or shell that does it; empty when there is none.
         explanation: Why it happens: the theory, and what it does not prove.

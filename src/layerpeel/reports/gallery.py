@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from layerpeel.geometry import etf_cosine
 from layerpeel.measurement import Measurement
-from layerpeel.reports import thresholds as limits
 from layerpeel.reports.picture import Picture
 from layerpeel.reports.pictures import (
     class_accuracy,
@@ -45,13 +45,13 @@ def cosines_picture(measurement: Measurement, predictions: Predictions) -> Pictu
     shown = {"measured": measurement.geometry().classifier_cosines}
     default = predictions.default
     if default is not None:
-        shown["predicted"] = default.solution.geometry.classifier_cosines
+        shown["predicted"] = default.geometry.classifier_cosines
     return Picture(
         name="cosines",
         title="Cosines between classifiers",
         caption=(
             "Colour says how far a pair of classes is from the balanced cosine "
-            f"-1/(K-1) = {limits.balanced_cosine(measurement.num_classes):+.3f}, and to "
+            f"-1/(K-1) = {etf_cosine(measurement.num_classes):+.3f}, and to "
             "which side. In minority collapse the minority block turns to 1."
         ),
         alt=_cosines_alt(measurement, predictions),
@@ -70,7 +70,7 @@ def norms_picture(measurement: Measurement, predictions: Predictions) -> Picture
     }
     predicted: dict[str, Tensor] | None = None
     if predictions.default is not None:
-        solved = predictions.default.solution.geometry
+        solved = predictions.default.geometry
         predicted = {
             "classifier": solved.classifier_norms,
             "class mean": solved.feature_norms,
@@ -164,7 +164,7 @@ def compared_pictures(
             title="Cosines between classifiers",
             caption=(
                 "Colour is centred on the balanced cosine "
-                f"{limits.balanced_cosine(first.num_classes):+.3f}."
+                f"{etf_cosine(first.num_classes):+.3f}."
             ),
             alt=" ".join(f"{name}: {_block_words(m)}" for name, m in both.items()),
             draw=partial(
@@ -216,9 +216,8 @@ def _cosines_alt(measurement: Measurement, predictions: Predictions) -> str:
 
 def _block_words(measurement: Measurement) -> str:
     groups = measurement.groups
-    block = list(groups.minority or groups.majority)
     kind = "minority" if groups.minority else "all"
-    cosine = measurement.geometry().block_cosine(block)
+    cosine = measurement.geometry().block_cosine(groups.block)
     said = "undefined" if math.isnan(cosine) else f"{cosine:+.3f}"
     return f"mean cosine between {kind} classifiers {said}."
 

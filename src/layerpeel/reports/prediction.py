@@ -7,6 +7,11 @@ alone would look far more certain than it is: every convention is solved, and ea
 prediction stands beside its distance to what was measured and beside the distance of
 the plain simplex ETF, which needs no energies at all.
 
+Real features are centred before they are measured, and under imbalance the class means
+of the program's solution have a mean too: prediction and measurement are compared with
+both centred in the way that the convention names, so that a network at an optimum is at
+distance zero from it.
+
 References:
     | Exploring Deep Neural Networks via Layer-Peeled Model: Minority Collapse in
     | Imbalanced Training (Fang et al., 2021), https://arxiv.org/abs/2101.12699
@@ -14,8 +19,11 @@ References:
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
 
 from layerpeel._json import plain
 from layerpeel.geometry import (
@@ -24,7 +32,11 @@ from layerpeel.geometry import (
     geometry_distance,
     simplex_etf,
 )
-from layerpeel.measurement import ENERGY_CONVENTIONS, Measurement
+from layerpeel.measurement import (
+    ENERGY_CENTRINGS,
+    ENERGY_CONVENTIONS,
+    Measurement,
+)
 from layerpeel.program import (
     Energy,
     PeeledProblem,
@@ -34,7 +46,7 @@ from layerpeel.program import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     r"""The Layer-Peeled Model solved at energies that one convention gives.
 
@@ -42,16 +54,18 @@ class Prediction:
         convention: How the energies were read off the network.
         energy: The energies :math:`(E_W, E_H)`.
         solution: The certified solution.
+        geometry: Its geometry, class means centred as the convention centres features.
         log_threshold: :math:`\log R_0`, natural; infinite with fewer than two minority
-            classes, NaN for balanced counts, where no threshold exists.
-        minority_cosine: Mean cosine between minority classifiers; for balanced counts,
-            between all classifiers. NaN where it is undefined.
-        distance: Distance from the measured geometry to the predicted one.
+            classes, NaN where the minority is not rarer and no threshold exists.
+        minority_cosine: Mean cosine between minority classifiers; between all
+            classifiers without a minority. NaN where it is undefined.
+        distance: Distance from the measured geometry, centred alike, to this one.
     """
 
     convention: str
     energy: Energy
     solution: Solution
+    geometry: Geometry
     log_threshold: float
     minority_cosine: float
     distance: GeometryDistance
@@ -67,12 +81,12 @@ class Prediction:
             "log_threshold": self.log_threshold,
             "minority_cosine": self.minority_cosine,
             "distance": asdict(self.distance),
-            "geometry": self.solution.geometry.to_dict(),
+            "geometry": self.geometry.to_dict(),
         }
         return {name: plain(value) for name, value in content.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     r"""The predictions under every energy convention, and the ETF beside them.
 
@@ -81,12 +95,15 @@ class Predictions:
             program of this version does not cover the class counts.
         etf_distance: Distance from the measured geometry to the plain simplex ETF.
         class_counts: The counts that were solved, with each group at its mean.
+        imbalance: The ratio :math:`R` of the mean counts, majority over minority; 1
+            without a minority, NaN without prediction.
         reason: Why there is no prediction; empty when there is one.
     """
 
     items: tuple[Prediction, ...]
     etf_distance: GeometryDistance
     class_counts: tuple[float, ...] = ()
+    imbalance: float = math.nan
     reason: str = ""
 
     @property
@@ -95,11 +112,10 @@ class Predictions:
         return self.items[0] if self.items else None
 
     @property
-    def imbalance(self) -> float:
-        """The ratio :math:`R` of the two group means; NaN without prediction."""
-        if not self.class_counts:
-            return float("nan")
-        return max(self.class_counts) / min(self.class_counts)
+    def cosines(self) -> tuple[float, ...]:
+        """The predicted minority cosines that are defined, one per convention."""
+        cosines = (item.minority_cosine for item in self.items)
+        return tuple(cosine for cosine in cosines if not math.isnan(cosine))
 
 
 def predict(measurement: Measurement) -> Predictions:
@@ -110,20 +126,21 @@ def predict(measurement: Measurement) -> Predictions:
 
     Returns:
         A prediction per energy convention. When the class counts are neither balanced
-        nor two groups, there is none, and ``reason`` says why.
+        nor two groups, or the network has no energy, there is none, and ``reason`` says
+        why.
     """
     frame = simplex_etf(measurement.num_classes)
-    measured = measurement.geometry()
-    etf_distance = geometry_distance(measured, Geometry.of(frame, frame))
+    etf_distance = geometry_distance(measurement.geometry(), Geometry.of(frame, frame))
     try:
         counts = _solvable_counts(measurement)
     except ValueError as error:
         return Predictions((), etf_distance, reason=str(error))
+    imbalance = _imbalance(measurement, counts)
     items = tuple(
-        _predict_under(convention, measurement, measured, counts)
+        _predict_under(convention, measurement, counts, imbalance)
         for convention in ENERGY_CONVENTIONS
     )
-    return Predictions(items, etf_distance, counts)
+    return Predictions(items, etf_distance, counts, imbalance)
 
 
 def _solvable_counts(measurement: Measurement) -> tuple[float, ...]:
@@ -134,33 +151,55 @@ def _solvable_counts(measurement: Measurement) -> tuple[float, ...]:
             f"{absent} of {len(counts)} classes have no samples, and the peeled "
             "program needs a positive count for each."
         )
+    for convention in ENERGY_CONVENTIONS:
+        if not all(0 < energy < math.inf for energy in measurement.energy(convention)):
+            raise ValueError(
+                "the energies must be positive and finite to solve the peeled program; "
+                "those of this last layer are zero, or too large for float64"
+            )
     return two_group_counts(counts, measurement.groups)
+
+
+def _imbalance(measurement: Measurement, counts: tuple[float, ...]) -> float:
+    groups = measurement.groups
+    if groups.balanced:
+        return 1.0
+    return counts[groups.majority[0]] / counts[groups.minority[0]]
 
 
 def _predict_under(
     convention: str,
     measurement: Measurement,
-    measured: Geometry,
     counts: tuple[float, ...],
+    imbalance: float,
 ) -> Prediction:
     energy = Energy(*measurement.energy(convention))
     solution = PeeledProblem(counts, energy=energy).solve()
-    groups = measurement.groups
-    block = list(groups.minority or groups.majority)
+    centring = ENERGY_CENTRINGS[convention]
+    geometry = _centred(solution.geometry, centring, counts)
     return Prediction(
         convention=convention,
         energy=energy,
         solution=solution,
-        log_threshold=_log_threshold(measurement, energy),
-        minority_cosine=solution.geometry.block_cosine(block),
-        distance=geometry_distance(measured, solution.geometry),
+        geometry=geometry,
+        log_threshold=_log_threshold(measurement, energy, imbalance),
+        minority_cosine=geometry.block_cosine(measurement.groups.block),
+        distance=geometry_distance(measurement.geometry(centring), geometry),
     )
 
 
-def _log_threshold(measurement: Measurement, energy: Energy) -> float:
+def _centred(geometry: Geometry, centring: str, counts: tuple[float, ...]) -> Geometry:
+    """Centre predicted class means as measured ones are."""
+    if centring == "none":
+        return geometry
+    weights = torch.tensor(counts, dtype=torch.float64)
+    return geometry.about(weights if centring == "sample" else torch.ones_like(weights))
+
+
+def _log_threshold(measurement: Measurement, energy: Energy, imbalance: float) -> float:
+    if imbalance <= 1:
+        return math.nan
     groups = measurement.groups
-    if groups.balanced:
-        return float("nan")
     return collapse_threshold(
         majority=len(groups.majority),
         minority=len(groups.minority),

@@ -30,7 +30,7 @@ else:  # pandas is optional, and annotations are checked at run time in tests
     DataFrame = Any
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Report(AbstractDocument):
     """What is known about the last layer of a network, and what to do about it.
 
@@ -62,10 +62,10 @@ class Report(AbstractDocument):
         Returns:
             The report.
         """
-        predictions = predict(measurement)
-        advice = advise(measurement, predictions)
-        evidence = Evidence(measurement, predictions, advice)
-        with causes():  # each check says what does not apply, and why
+        with causes():  # tables and checks say what is undefined, and why
+            predictions = predict(measurement)
+            advice = advise(measurement, predictions)
+            evidence = Evidence(measurement, predictions, advice)
             outcomes = tuple(check(evidence) for check in CHECKS)
         return cls(measurement, predictions, advice, outcomes, title or cls.title)
 
@@ -101,6 +101,7 @@ class Report(AbstractDocument):
             partial(tables.network_table, measurement),
             partial(tables.group_table, evidence),
             partial(tables.prediction_table, evidence),
+            partial(tables.distance_table, evidence),
             partial(tables.collapse_table, measurement),
             partial(tables.class_table, measurement),
         )
@@ -114,7 +115,7 @@ class Report(AbstractDocument):
 
     def page(self) -> Page:
         """Return the content, structured and not yet rendered."""
-        network, groups, predictions, collapse, classes = self.tables
+        network, groups, predictions, distances, collapse, classes = self.tables
         return Page(
             title=self.title,
             subtitle=self._subtitle,
@@ -125,7 +126,9 @@ class Report(AbstractDocument):
                 *self._advice_sections,
                 Section("Pictures", pictures=self.pictures),
                 Section("The network", tables=(network, groups)),
-                Section("Prediction against measurement", tables=(predictions,)),
+                Section(
+                    "Prediction against measurement", tables=(predictions, distances)
+                ),
                 Section("Collapse", tables=(collapse,)),
                 Section("Classes", tables=(classes,)),
                 Section("Checks", outcomes=self._silent_outcomes),
@@ -146,12 +149,12 @@ class Report(AbstractDocument):
         }
 
     def to_frame(self) -> DataFrame:
-        """Return one row per class.
+        """Return one row per class, the rarest first.
 
         Raises:
             ImportError: If pandas is not installed.
         """
-        return self.tables[-1].to_frame()
+        return tables.class_table(self.measurement).to_frame()
 
     def plot(self, name: str = "cosines") -> tuple[Figure, list[Axes]]:
         """Draw one of the pictures.

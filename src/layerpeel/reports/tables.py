@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from layerpeel.geometry import off_diagonal_mean
+from layerpeel.geometry import block_mean, etf_cosine
 from layerpeel.measurement import ENERGY_CONVENTIONS, Measurement
-from layerpeel.reports import thresholds as limits
 from layerpeel.reports.checks import Evidence
 from layerpeel.reports.table import Cell, Table
-
-# Longer tables of classes show the rarest classes only.
-MOST_CLASS_ROWS = 100
 
 
 def network_table(measurement: Measurement) -> Table:
@@ -40,114 +36,115 @@ def group_table(evidence: Evidence) -> Table:
     split: tuple[tuple[int, ...], ...] = (groups.majority, groups.minority)
     if groups.balanced:
         columns, split = ("", "all classes"), (groups.majority,)
-    geometry = measurement.geometry()
-    counts = measurement.moments.count
-    rows: list[tuple[Cell, ...]] = [
-        ("classes", *(len(g) for g in split)),
-        ("mean count", *(_mean(counts, g) for g in split)),
-        ("training recall", *(_mean(measurement.class_accuracy, g) for g in split)),
-    ]
-    if measurement.eval_confusion is not None:
-        recall = measurement.eval_confusion.class_accuracy
-        rows.append(("held-out recall", *(_mean(recall, g) for g in split)))
+    rows: list[tuple[Cell, ...]] = [("classes", *(len(g) for g in split))]
     rows += [
-        ("classifier norm", *(_mean(geometry.classifier_norms, g) for g in split)),
-        ("class-mean norm", *(_mean(geometry.feature_norms, g) for g in split)),
-        ("classifier cosine", *(_block(geometry.classifier_cosines, g) for g in split)),
-        ("class-mean cosine", *(_block(geometry.feature_cosines, g) for g in split)),
+        (name, *(mean(values, g) for g in split))
+        for name, mean, values in _group_quantities(evidence)
     ]
-    default = evidence.predictions.default
-    if default is not None:
-        predicted = default.solution.geometry
-        rows += [
-            (
-                "predicted classifier norm",
-                *(_mean(predicted.classifier_norms, g) for g in split),
-            ),
-            (
-                "predicted classifier cosine",
-                *(_block(predicted.classifier_cosines, g) for g in split),
-            ),
-        ]
-    balanced = limits.balanced_cosine(measurement.num_classes)
+    balanced = etf_cosine(measurement.num_classes)
     return Table(
-        "Majority and minority" if len(split) == 2 else "The classes",
+        "The classes" if groups.balanced else "Majority and minority",
         columns,
         tuple(rows),
         note=(
-            "Classifiers are centred by their mean row, class means by the mean sample. "
-            f"The cosine of balanced training is -1/(K-1) = {balanced:+.4f}."
+            "Classifiers are centred by their mean row, class means by the mean sample, "
+            "measured and predicted alike. The cosine of balanced training is -1/(K-1) = "
+            f"{balanced:+.4f}. Recall and norms are averaged over classes that have them."
         ),
     )
 
 
+def _group_quantities(
+    evidence: Evidence,
+) -> Iterator[tuple[str, Callable[[Tensor, Sequence[int]], float], Tensor]]:
+    """Yield names, how to average over a group, and the values."""
+    measurement = evidence.measurement
+    yield "mean count", _mean, measurement.moments.count
+    yield "training recall", _mean, measurement.class_accuracy
+    if measurement.eval_confusion is not None:
+        yield "held-out recall", _mean, measurement.eval_confusion.class_accuracy
+    geometries = {"": measurement.geometry()}
+    if evidence.predictions.default is not None:
+        geometries["predicted "] = evidence.predictions.default.geometry
+    for kind, geometry in geometries.items():
+        yield f"{kind}classifier norm", _mean, geometry.classifier_norms
+        yield f"{kind}class-mean norm", _mean, geometry.feature_norms
+        yield f"{kind}classifier cosine", block_mean, geometry.classifier_cosines
+        yield f"{kind}class-mean cosine", block_mean, geometry.feature_cosines
+
+
 def prediction_table(evidence: Evidence) -> Table:
-    """Return the prediction under every energy convention, and the plain ETF."""
-    predictions = evidence.predictions
+    """Return the prediction under every energy convention."""
     rates = evidence.advice.by_convention if evidence.advice else {}
-    rows: list[tuple[Cell, ...]] = [
+    rows = tuple(
         (
-            item.convention.replace("_", " "),
+            _spaced(item.convention),
             item.energy.classifiers,
             item.energy.features,
             item.log_threshold,
             item.minority_cosine,
             rates.get(item.convention),
+        )
+        for item in evidence.predictions.items
+    )
+    columns = ("energies read as", "E_W", "E_H", "log R0", "cosine", "least rate")
+    return Table(
+        "The peeled model at the measured energies",
+        columns,
+        rows,
+        note=_prediction_note(evidence),
+    )
+
+
+def distance_table(evidence: Evidence) -> Table:
+    """Return the distance of the network to each prediction and to the plain ETF."""
+    predictions = evidence.predictions
+    rows: list[tuple[Cell, ...]] = [
+        (
+            _spaced(item.convention),
             item.distance.classifier_gram,
             item.distance.feature_gram,
+            item.solution.status.name.lower().replace("_", " "),
+            item.solution.certificate.gap,
         )
         for item in predictions.items
     ]
     etf = predictions.etf_distance
-    balanced = limits.balanced_cosine(evidence.measurement.num_classes)
     rows.append(
-        (
-            "plain simplex ETF",
-            None,
-            None,
-            None,
-            balanced,
-            None,
-            etf.classifier_gram,
-            etf.feature_gram,
-        )
+        ("plain simplex ETF", etf.classifier_gram, etf.feature_gram, None, None)
     )
     return Table(
-        "The peeled model at the measured energies",
-        (
-            "energies read as",
-            "E_W",
-            "E_H",
-            "log R0",
-            "predicted cosine",
-            "least rate",
-            "classifier distance",
-            "class-mean distance",
-        ),
+        "Distance of the network to each prediction",
+        ("prediction", "classifiers", "class means", "solution", "relative gap"),
         tuple(rows),
-        note=_prediction_note(evidence),
+        note=(
+            "Between Gram matrices of unit Frobenius norm, both centred as the energies "
+            "are read: 0 is equal. The row of the ETF, which knows no counts, is the one "
+            "to beat. The gap is that of the solution to an evaluated lower bound."
+        ),
     )
+
+
+def _spaced(convention: str) -> str:
+    return convention.replace("_", " ")
 
 
 def _prediction_note(evidence: Evidence) -> str:
     predictions = evidence.predictions
     if predictions.default is None:
         return f"No prediction: {predictions.reason}"
-    groups = evidence.measurement.groups
+    imbalance = predictions.imbalance
+    balanced = evidence.measurement.groups.balanced
     said = (
-        f"R = {predictions.imbalance:.4g}, log R = {math.log(predictions.imbalance):.2f}. "
-        if not groups.balanced
-        else ""
+        "The cosine is that between all classifiers. "
+        if balanced
+        else f"The cosine is that of the minority. R = {imbalance:.4g}, log R = "
+        f"{math.log(imbalance):.2f}. "
     )
     ways = "; ".join(
-        f"{name.replace('_', ' ')}: {text}" for name, text in ENERGY_CONVENTIONS.items()
+        f"{_spaced(name)}: {text}" for name, text in ENERGY_CONVENTIONS.items()
     )
-    return (
-        f"{said}Each group of classes is solved at its mean count. Distances are between "
-        "Gram matrices of unit Frobenius norm, measured against predicted: 0 is equal, "
-        "and the row of the ETF, which knows no counts, is the one to beat. "
-        f"Conventions: {ways}."
-    )
+    return f"{said}Each group is solved at its mean count. Energies, {ways}."
 
 
 def collapse_table(measurement: Measurement) -> Table:
@@ -180,7 +177,8 @@ def collapse_table(measurement: Measurement) -> Table:
 
 def class_table(measurement: Measurement) -> Table:
     """Return one row per class, rarest first."""
-    order = class_order(measurement)[:MOST_CLASS_ROWS]
+    counts = measurement.class_counts
+    order = sorted(range(measurement.num_classes), key=lambda k: counts[k])
     geometry = measurement.geometry()
     held_out = measurement.eval_confusion
     columns = ["class", "samples", "training recall"]
@@ -196,24 +194,8 @@ def class_table(measurement: Measurement) -> Table:
     rows = tuple(
         (measurement.class_names[k], *(values[k] for values in series)) for k in order
     )
-    left_out = measurement.num_classes - len(order)
-    return Table(
-        "Class by class",
-        tuple(columns),
-        rows,
-        note=f"The {left_out} most frequent classes are left out." if left_out else "",
-    )
-
-
-def class_order(measurement: Measurement) -> list[int]:
-    """Return the classes from rare to frequent."""
-    counts = measurement.class_counts
-    return sorted(range(measurement.num_classes), key=lambda k: counts[k])
+    return Table("Class by class", tuple(columns), rows)
 
 
 def _mean(values: Tensor, classes: Sequence[int]) -> float:
-    return float(values[list(classes)].double().mean())
-
-
-def _block(cosines: Tensor, classes: Sequence[int]) -> float:
-    return off_diagonal_mean(cosines[list(classes)][:, list(classes)])
+    return float(values[list(classes)].nanmean())

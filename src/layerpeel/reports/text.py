@@ -102,7 +102,7 @@ def _finding(finding: Finding) -> Group:
         "threshold": f"{finding.threshold} [{finding.source}]",
         "what to do": finding.action,
         "": finding.command,
-        "why": finding.docs,
+        "why": f"layerpeel explain {finding.code}",
     }
     pairs = [(literal(key, "dim"), literal(said)) for key, said in rows.items() if said]
     return Group(head, Padding(_pairs(pairs), (0, 0, 0, 2)))

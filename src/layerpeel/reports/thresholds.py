@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from layerpeel.geometry import ClassGroups
-
 # Mean minority cosine above the balanced value -1/(K-1). Random initial classifiers of
 # a few dozen dimensions scatter by about this much around it.
 MINORITY_COSINE_MARGIN = 0.1
@@ -25,6 +23,10 @@ NORM_RATIO = 1.5
 # above this a tenth of the scatter is something it does not describe.
 SCATTER_QUOTIENT = 0.1
 
+# Largest centred logit of a class mean. Below this, the probabilities of all classes are
+# within about one percent of each other whatever the input.
+LOGIT_SPREAD = 0.01
+
 # Share of samples on which the network and the nearest class mean disagree.
 NEAREST_MEAN_MISMATCH = 0.05
 
@@ -34,15 +36,3 @@ DEAD_UNITS_WARNING = 0.5
 
 # Spread of the predicted minority cosine over the energy conventions.
 CONVENTION_SPREAD = 0.1
-
-
-def balanced_cosine(num_classes: int) -> float:
-    """Return the cosine of a simplex ETF, -1/(K-1) (Fang et al. 2021)."""
-    return -1 / (num_classes - 1)
-
-
-def groups_named(groups: ClassGroups, names: tuple[str, ...]) -> str:
-    """Name the minority classes for a sentence, cut where there are many."""
-    shown = [names[k] for k in groups.minority[:6]]
-    rest = len(groups.minority) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest else "")

@@ -145,7 +145,7 @@ def run(
         second,
         names=("as it was", f"oversampled x{first.advice.rate}"),
         title="Minority collapse on digits, and its cure",
-        story=_story(settings, first.advice, before, after),
+        story=_story(settings, split, first.advice, before, after),
     )
     return StudyResult(comparison, before, after, _write(out, comparison))
 
@@ -205,8 +205,10 @@ def _train_and_diagnose(
     return trained, report
 
 
-def _story(settings: Settings, advice: Advice, before: Trained, after: Trained) -> str:
-    majority = 10 - len(settings.minority)
+def _story(
+    settings: Settings, split: Split, advice: Advice, before: Trained, after: Trained
+) -> str:
+    majority = len(split.class_names) - len(settings.minority)
     return (
         f"Digits with {majority} classes at full size and {len(settings.minority)} "
         f"classes of {settings.minority_count} samples; a perceptron of "

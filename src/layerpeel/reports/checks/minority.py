@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import math
 
+from layerpeel._checks import listed
 from layerpeel._tolerances import VANISHED_NORM
+from layerpeel.geometry import etf_cosine
 from layerpeel.measurement import Measurement
 from layerpeel.reports import thresholds as limits
 from layerpeel.reports.checks.check import Check, Evidence
 from layerpeel.reports.finding import Finding, Outcome, Severity
 
+NOT_BY_COUNTS = (
+    "The class counts leave nothing to oversample: gather or augment samples of these "
+    "classes, and look at what else tells them from the others."
+)
 NO_MINORITY = "the class counts are balanced: there is no minority"
 
 
@@ -30,10 +36,10 @@ def _ask_cosine(check: Check, evidence: Evidence) -> Outcome:
             "a minority classifier has vanished or its class has no samples, so the "
             "cosine is undefined"
         )
-    balanced = limits.balanced_cosine(measurement.num_classes)
+    balanced = etf_cosine(measurement.num_classes)
     measured = (
         f"The classifiers of the {len(measurement.groups.minority)} minority classes "
-        f"({limits.groups_named(measurement.groups, measurement.class_names)}) have a "
+        f"({_minority_named(measurement)}) have a "
         f"mean cosine of {cosine:+.3f}{_predicted_cosine(evidence)}."
     )
     if cosine <= balanced + limits.MINORITY_COSINE_MARGIN:
@@ -85,7 +91,11 @@ def _ask_norms(check: Check, evidence: Evidence) -> Outcome:
     if measurement.groups.balanced:
         return check.not_applicable(NO_MINORITY)
     ratio = measurement.classifier_block.norm_ratio
-    if math.isnan(ratio):
+    norms = measurement.geometry().classifier_norms
+    shortest = float(norms[list(measurement.groups.minority)].max() / norms.max())
+    if math.isnan(shortest):
+        return check.not_applicable("all classifiers are equal: none has a length")
+    if shortest <= VANISHED_NORM:
         return _oversample(
             check,
             evidence,
@@ -93,6 +103,8 @@ def _ask_norms(check: Check, evidence: Evidence) -> Outcome:
             "The minority classifiers have vanished: their norm is rounding.",
             threshold=f"A norm below {VANISHED_NORM:g} of the longest has no direction.",
         )
+    if math.isnan(ratio):
+        return check.not_applicable("there is no majority to compare with")
     measured = (
         "The majority classifiers are on average "
         f"{ratio:.2f} times as long as the minority classifiers."
@@ -117,20 +129,24 @@ def _recalls(measurement: Measurement) -> tuple[str, float, float]:
         confusion, data = measurement.eval_confusion, "held-out"
     else:
         confusion, data = measurement.confusion, "training"
-    recall = confusion.class_accuracy
     groups = measurement.groups
     return (
         data,
-        float(recall[list(groups.majority)].mean()),
-        float(recall[list(groups.minority)].mean()),
+        confusion.group_recall(groups.majority),
+        confusion.group_recall(groups.minority),
     )
+
+
+def _minority_named(measurement: Measurement) -> str:
+    names = [measurement.class_names[k] for k in measurement.groups.minority]
+    return listed(names, most=6)
 
 
 def _predicted_cosine(evidence: Evidence) -> str:
     default = evidence.predictions.default
     if default is None or math.isnan(default.minority_cosine):
         return ""
-    spread = [p.minority_cosine for p in evidence.predictions.items]
+    spread = evidence.predictions.cosines
     return (
         f"; the peeled model at the measured energies puts it at "
         f"{default.minority_cosine:+.3f} ({min(spread):+.3f} to {max(spread):+.3f} over "
@@ -147,7 +163,7 @@ def _oversample(
         severity,
         measured=measured,
         threshold=threshold,
-        action=advice.action if advice else "",
+        action=advice.action if advice else NOT_BY_COUNTS,
         command=advice.command if advice else "",
     )
 

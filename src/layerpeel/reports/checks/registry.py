@@ -5,7 +5,13 @@ from __future__ import annotations
 from layerpeel._checks import one_of
 from layerpeel.reports.checks.check import Check
 from layerpeel.reports.checks.minority import COSINE, NORMS, RECALL
-from layerpeel.reports.checks.terminal import ABSENT, DEAD_UNITS, NEAREST_MEAN, SCATTER
+from layerpeel.reports.checks.terminal import (
+    ABSENT,
+    DEAD_UNITS,
+    NEAREST_MEAN,
+    SCATTER,
+    VANISHED,
+)
 from layerpeel.reports.checks.theory import CONVENTION, FIT
 
 CHECKS: tuple[Check, ...] = (
@@ -18,6 +24,7 @@ CHECKS: tuple[Check, ...] = (
     NEAREST_MEAN,
     FIT,
     CONVENTION,
+    VANISHED,
 )
 
 

@@ -14,6 +14,8 @@ from layerpeel.reports import thresholds as limits
 from layerpeel.reports.checks.check import Check, Evidence
 from layerpeel.reports.finding import Outcome, Severity
 
+ONE_SAMPLE = "every class has one sample, which is its own class mean"
+
 
 def _ask_absent(check: Check, evidence: Evidence) -> Outcome:
     measurement = evidence.measurement
@@ -41,6 +43,8 @@ def _ask_absent(check: Check, evidence: Evidence) -> Outcome:
 
 
 def _ask_scatter(check: Check, evidence: Evidence) -> Outcome:
+    if max(evidence.measurement.class_counts) == 1:
+        return check.not_applicable(ONE_SAMPLE)
     quotient = evidence.measurement.nc1_quotient()
     if math.isnan(quotient):
         return check.not_applicable("fewer than two classes have samples")
@@ -62,6 +66,8 @@ def _ask_scatter(check: Check, evidence: Evidence) -> Outcome:
 
 
 def _ask_nearest_mean(check: Check, evidence: Evidence) -> Outcome:
+    if max(evidence.measurement.class_counts) == 1:
+        return check.not_applicable(ONE_SAMPLE)
     mismatch = evidence.measurement.nearest_mean.mismatch
     if math.isnan(mismatch):
         return check.not_applicable("there are no samples to compare on")
@@ -81,6 +87,26 @@ def _ask_nearest_mean(check: Check, evidence: Evidence) -> Outcome:
         action=(
             "Look at the per-class recall: under imbalance the bias and the norms of "
             "the classifiers often overrule the class means."
+        ),
+    )
+
+
+def _ask_vanished(check: Check, evidence: Evidence) -> Outcome:
+    logits = evidence.measurement.geometry().logits
+    largest = float(logits.abs().nan_to_num().max())
+    measured = f"The largest centred logit of a class mean is {largest:.3g}."
+    if largest > limits.LOGIT_SPREAD:
+        return check.passed(measured)
+    return check.finding(
+        Severity.PROBLEM,
+        measured=measured,
+        threshold=(
+            f"Below {limits.LOGIT_SPREAD:g} all classes are about equally probable, "
+            "whatever the input."
+        ),
+        action=(
+            "Lower the weight decay, or look for what stops the last layer from "
+            "learning: a zero initialisation, dead features, a learning rate of zero."
         ),
     )
 
@@ -155,4 +181,18 @@ NEAREST_MEAN = Check(
         "network's own decision is used, bias included."
     ),
     ask=_ask_nearest_mean,
+)
+
+VANISHED = Check(
+    code="LP010",
+    title="The last layer tells no classes apart",
+    question="Does the last layer tell classes apart?",
+    source="Convention of this package.",
+    explanation=(
+        "With enough weight decay for its data a network is best off with no last layer "
+        "at all: classifiers and features shrink to nothing, for balanced classes too. "
+        "The last stage of the solvable model says the same. Cosines and other ratios "
+        "of what is left are rounding."
+    ),
+    ask=_ask_vanished,
 )

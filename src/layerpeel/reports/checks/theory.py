@@ -15,8 +15,12 @@ def _ask_fit(check: Check, evidence: Evidence) -> Outcome:
         return check.not_applicable(evidence.predictions.reason)
     if evidence.measurement.groups.balanced:
         return check.not_applicable("for balanced classes the prediction is the ETF")
+    if evidence.measurement.num_classes == 2:
+        return check.not_applicable("two centred classifiers are always opposite")
     ours = default.distance.classifier_gram
     etf = evidence.predictions.etf_distance.classifier_gram
+    if math.isnan(ours) or math.isnan(etf):
+        return check.not_applicable("the classifiers have no geometry to compare")
     measured = (
         "The measured classifier Gram matrix is at distance "
         f"{ours:.3f} from the prediction and {etf:.3f} from the plain simplex ETF."
@@ -28,18 +32,16 @@ def _ask_fit(check: Check, evidence: Evidence) -> Outcome:
         measured=measured,
         threshold="A useful prediction is nearer than the ETF, which knows no counts.",
         action=(
-            "Trust the measurements above; take the predicted cosine and the advised "
-            "rate as a starting point, and measure again after retraining."
+            "Trust the measurements above; take predicted numbers as a starting point, "
+            "and measure again after retraining."
         ),
     )
 
 
 def _ask_convention(check: Check, evidence: Evidence) -> Outcome:
-    cosines = [
-        item.minority_cosine
-        for item in evidence.predictions.items
-        if not math.isnan(item.minority_cosine)
-    ]
+    cosines = evidence.predictions.cosines
+    if evidence.measurement.groups.balanced:
+        return check.not_applicable("for balanced classes the prediction is the ETF")
     if not cosines:
         reason = evidence.predictions.reason or "no minority cosine is predicted"
         return check.not_applicable(reason)

@@ -118,9 +118,9 @@ def _plane(
     seen = means[np.isfinite(means).all(axis=1)]
     width = means.shape[1]
     origin = seen.mean(axis=0) if len(seen) else np.zeros(width)
-    _, spread, directions = np.linalg.svd(seen - origin, full_matrices=True)
+    _, spread, directions = np.linalg.svd(seen - origin, full_matrices=False)
     plane = np.zeros((width, 2))
-    plane[:, : min(2, width)] = directions[:2].T
+    plane[:, : min(2, len(directions))] = directions[:2].T
     largest = plane[np.abs(plane).argmax(axis=0), [0, 1]]
     # The sign of a singular vector is arbitrary; the largest entry is made positive.
     plane *= np.where(largest < 0, -1, 1)
