@@ -150,3 +150,13 @@ def test_blocks_are_chosen_by_any_sequence():
     geometry = Geometry.of(frame, frame)
     assert geometry.block_cosine((1, 3)) == pytest.approx(-1 / 3)
     assert math.isnan(geometry.block_cosine(()))
+
+
+@pytest.mark.parametrize("norms", [[1.0, 1, 1], [1.0, 1, 0]], ids=["all", "vanished"])
+def test_a_geometry_draws_its_cosines_where_it_is_told(norms):
+    frame = torch.tensor(norms, dtype=torch.float64)[:, None] * simplex_etf(3)
+    fig, ax = Geometry.of(frame, frame).plot()
+    assert ax.get_title(loc="left") == "cosines between classifiers"
+    again, same = Geometry.of(frame, frame).plot(ax)
+    assert (again, same) == (fig, ax)
+    fig.canvas.draw()

@@ -9,6 +9,13 @@ def test_names_are_given_or_indices():
     assert named_classes(["a", "b"], 2) == ("a", "b")
 
 
+def test_names_that_do_not_tell_classes_apart_are_refused():
+    with pytest.raises(ValueError, match="one text, 'abc'"):
+        named_classes("abc", 3)
+    with pytest.raises(ValueError, match="apart; got cat twice"):
+        named_classes(["cat", "dog", "cat"], 3)
+
+
 @pytest.mark.parametrize("minority", [None, (), [0], [2, 1]])
 def test_valid_minorities(minority):
     check_minority(minority, 3)

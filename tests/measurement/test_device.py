@@ -18,6 +18,11 @@ def test_model_device_is_that_of_its_first_tensor():
     assert model_device(nn.Identity()) is None
 
 
+def test_names_of_no_device_are_refused():
+    with pytest.raises(DeviceError, match=r"such as 'cpu'.*got 'gpu0'"):
+        check_device(CPU, "gpu0")
+
+
 def test_model_elsewhere_is_refused_and_not_moved():
     with pytest.raises(
         DeviceError, match=r"'meta', but the model is on 'cpu'.*`model.to\('meta'\)`"

@@ -1,3 +1,4 @@
+import inspect
 import random
 
 import numpy as np
@@ -6,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerpeel._checks import HeadError, LabelError
-from layerpeel.measurement import measure
+from layerpeel._checks import BatchError, HeadError, LabelError
+from layerpeel.measurement import measure, measure_features
 from layerpeel.measurement.forward import evaluating, recorded_calls
 
 from .models import MODELS, Wrapped, mlp
@@ -223,3 +224,19 @@ def test_evaluating_restores_every_module_by_itself():
         assert not any(m.training for m in model.modules())
     assert model.training
     assert not model[1].training
+
+
+def test_a_batch_that_the_model_does_not_take_is_shown():
+    with pytest.raises(
+        BatchError, match=r"torch.float64 \(3, 5\).*raised RuntimeError.*dtype"
+    ):
+        measure(nn.Linear(5, 2), [(torch.zeros(3, 5).double(), [0, 1, 1])])
+    # Without the run-time type checks of the tests, as users have it.
+    with pytest.raises(TypeError, match=r"nn\.Module; got str"):
+        inspect.unwrap(measure)("model", [])
+
+
+def test_arrays_that_hold_no_real_numbers_are_refused():
+    features = np.zeros((3, 5), dtype=complex)
+    with pytest.raises(ValueError, match="real numbers; got complex128"):
+        measure_features(features, [0, 1, 1], weight=np.ones((2, 5)))

@@ -7,10 +7,11 @@ from layerpeel.geometry.frames import (
     orthogonal_frame,
     simplex_etf,
 )
-from layerpeel.geometry.geometry import Geometry, block_mean, off_diagonal
+from layerpeel.geometry.geometry import LEAST_REACH, Geometry, block_mean, off_diagonal
 from layerpeel.geometry.groups import ClassGroups, split_classes
 
 __all__ = [
+    "LEAST_REACH",
     "ClassGroups",
     "Geometry",
     "GeometryDistance",

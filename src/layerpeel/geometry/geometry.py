@@ -11,13 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float64
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from layerpeel._checks import ShapeError
+from layerpeel._figures import Diverging, axes, heatmap, style
 from layerpeel._json import plain
 from layerpeel._tolerances import VANISHED_NORM
+from layerpeel.geometry.frames import etf_cosine
+
+# Deviations of a few hundredths are no structure, and should not look like any.
+LEAST_REACH = 0.05
 
 # Square matrices of more classes are not written to JSON.
 MOST_MATRIX_CLASSES = 100
@@ -121,6 +129,27 @@ class Geometry:
             centre @ self.feature_gram @ centre.T,
             self.logits @ centre.T,
         )
+
+    @style()
+    def plot(self, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draw the cosines between classifiers, coloured about the balanced value.
+
+        Args:
+            ax: Where to draw; a figure of its own by default.
+
+        Returns:
+            The figure and the axes.
+        """
+        fig, ax = axes(ax)
+        cosines = self.classifier_cosines.numpy()
+        itself = np.eye(self.num_classes, dtype=bool)
+        balanced = etf_cosine(self.num_classes)
+        reach = np.nanmax(abs(cosines - balanced), where=~itself, initial=LEAST_REACH)
+        scale = Diverging(balanced, balanced - reach, balanced + reach)
+        names = [str(k) for k in range(self.num_classes)]
+        heatmap(ax, cosines, names, scale, muted=itself)
+        ax.set_title("cosines between classifiers")
+        return fig, ax
 
     def to_dict(self) -> dict[str, Any]:
         """Return norms, cosines and logits, ready for JSON; undefined is ``None``.

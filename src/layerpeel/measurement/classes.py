@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
+from layerpeel._checks import listed
 from layerpeel.geometry import ClassGroups, split_classes
 
 
 def named_classes(
     class_names: Sequence[str] | None, num_classes: int
 ) -> tuple[str, ...]:
-    """Return the names of the classes; their indices when there are none."""
+    """Return the names of the classes; their indices when there are none.
+
+    Raises:
+        ValueError: If it is one text, or two classes are called the same.
+    """
+    if isinstance(class_names, str):
+        raise ValueError(
+            "`class_names` must be a list with one name per class; got one text, "
+            f"{class_names!r}."
+        )
+    twice = [n for n, count in Counter(class_names or ()).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"`class_names` must tell the classes apart; got {listed(twice)} twice."
+        )
     names = range(num_classes) if class_names is None else class_names
     return tuple(map(str, names))
 

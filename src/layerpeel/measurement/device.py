@@ -21,9 +21,16 @@ def check_device(model: nn.Module, device: str | torch.device) -> torch.device:
     """Return the device to which batches go, if the model is there.
 
     Raises:
-        DeviceError: If the model is elsewhere; it belongs to the caller and stays.
+        DeviceError: If there is no such device, or the model is elsewhere; it belongs
+            to the caller and stays.
     """
-    wanted, actual = torch.device(device), model_device(model)
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"`device` must name a device, such as 'cpu' or 'cuda:0'; got {device!r}."
+        ) from error
+    actual = model_device(model)
     if actual is None:
         return wanted
     # "cuda" means any of them.

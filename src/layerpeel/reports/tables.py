@@ -104,23 +104,21 @@ def distance_table(evidence: Evidence) -> Table:
             _spaced(item.convention),
             item.distance.classifier_gram,
             item.distance.feature_gram,
-            item.solution.status.name.lower().replace("_", " "),
             item.solution.certificate.gap,
         )
         for item in predictions.items
     ]
     etf = predictions.etf_distance
-    rows.append(
-        ("plain simplex ETF", etf.classifier_gram, etf.feature_gram, None, None)
-    )
+    rows.append(("plain ETF", etf.classifier_gram, etf.feature_gram, None))
     return Table(
         "Distance of the network to each prediction",
-        ("prediction", "classifiers", "class means", "solution", "relative gap"),
+        ("prediction", "classifiers", "class means", "gap"),
         tuple(rows),
         note=(
             "Between Gram matrices of unit Frobenius norm, both centred as the energies "
             "are read: 0 is equal. The row of the ETF, which knows no counts, is the one "
-            "to beat. The gap is that of the solution to an evaluated lower bound."
+            "to beat. The gap is that of the solved program to an evaluated lower bound, "
+            "relative to its objective."
         ),
     )
 

@@ -21,7 +21,7 @@ from layerpeel._figures import (
     heatmap,
     style,
 )
-from layerpeel.geometry import ClassGroups
+from layerpeel.geometry import LEAST_REACH, ClassGroups
 from layerpeel.reports.pictures._groups import array, check_lengths
 
 # Beyond this many rows a cell is smaller than what a screen resolves, and the size of
@@ -29,8 +29,6 @@ from layerpeel.reports.pictures._groups import array, check_lengths
 _MOST_CELLS = 100
 # In points: a matrix, what is between two and around them, a character of a label.
 _SIDE, _GAP, _ABOVE, _KEY, _CHARACTER, _NOTE = 240.0, 14.0, 36.0, 62.0, 5.0, 16.0
-# Deviations of a few hundredths are no structure, and should not look like any.
-_LEAST_REACH = 0.05
 
 
 @style()
@@ -156,7 +154,7 @@ def _block_sums(
 def _scale_over(matrices: list[NDArray[np.float64]], ideal: float) -> Diverging:
     """Reach as far as the data do, on both sides, but never beyond a cosine."""
     values = np.concatenate([matrix[np.isfinite(matrix)] for matrix in matrices])
-    reach = max(_LEAST_REACH, float(np.abs(values - ideal).max(initial=0.0)))
+    reach = max(LEAST_REACH, float(np.abs(values - ideal).max(initial=0.0)))
     return Diverging(ideal, max(-1.0, ideal - reach), min(1.0, ideal + reach))
 
 
