@@ -66,10 +66,17 @@ def test_groups_partition_the_seen_classes_in_order(counts):
         least = min(counts[k] for k in groups.majority)
         most = max(counts[k] for k in groups.minority)
         assert least > most
-        # No gap between neighbouring counts is much wider than the chosen one.
-        present = sorted(counts[k] for k in seen)
-        widest = max(b / a for a, b in pairwise(present))
-        assert least / most >= GAP_TIE * widest * (1 - 1e-8)
+        # Of the gaps that are about as wide as the widest, the chosen one is the most
+        # central, and the widest of two that are equally so.
+        present = sorted((counts[k] for k in seen), reverse=True)
+        gaps = [a / b for a, b in pairwise(present)]
+        ranked = sorted(
+            (abs(cut - len(present) / 2), -gap)
+            for cut, gap in enumerate(gaps, start=1)
+            if gap >= GAP_TIE * max(gaps)
+        )
+        chosen = (abs(len(groups.majority) - len(present) / 2), -least / most)
+        assert chosen == pytest.approx(ranked[0], rel=1e-12)
 
 
 @properties

@@ -35,7 +35,7 @@ def told(debug: bool) -> Iterator[None]:
             raise
         except KeyboardInterrupt as error:
             raise typer.Exit(130) from error
-        except Exception as error:
+        except Exception as error:  # a fault of ours too: exit 1 is kept for findings
             _tell(error, debug)
             raise typer.Exit(2) from error
 
