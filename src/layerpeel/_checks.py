@@ -89,7 +89,8 @@ def at_least(name: str, value: int, least: int) -> int:
     Raises:
         ValueError: If it is not.
     """
-    if isinstance(value, bool) or int(value) != value or value < least:
+    whole = math.isfinite(value) and int(value) == value
+    if isinstance(value, bool) or not whole or value < least:
         raise ValueError(f"`{name}` must be an integer >= {least}; got {value!r}.")
     return int(value)
 

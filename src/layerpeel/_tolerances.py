@@ -38,6 +38,14 @@ GROUP_SPREAD = 1.5
 # The relative gap below which a convex solve calls itself certified.
 CERTIFIED_GAP = 1e-8
 
+# Singular values of a solved program below this share of the largest are zero: the
+# squared factors of an absent direction converge to zero quadratically, far past it.
+ABSENT_DIRECTION = 1e-12
+
+# The slope in a free bias, relative to the weights it sums, that is rounding. The lower
+# bound of a program with a free bias needs a slope of zero.
+STATIONARY_BIAS = 1e-13
+
 # Class counts that differ by less than this, relatively, are the same count: means of
 # equal counts differ by a few ulps, and real counts by far more.
 EQUAL_COUNTS = 1e-12
@@ -45,6 +53,14 @@ EQUAL_COUNTS = 1e-12
 # Oversampling aims this far above the balanced cosine. The balanced cosine itself needs
 # the full ratio n_A / n_B; measured cosines scatter by about this much around it.
 OVERSAMPLING_MARGIN = 0.01
+
+# A factored solve polishes until its gradient, relative to the objective, is below this:
+# ten times what it promises, and a hundred times what rounding leaves.
+STATIONARY_GRADIENT = 1e-10
+
+# Starts of a factored solve agree when their objectives differ by less, relatively:
+# values converge twice as fast as gradients, and distinct optima lie further apart.
+SAME_OBJECTIVE = 1e-8
 
 
 def rank_cutoff(largest: float, rows: int, columns: int) -> float:

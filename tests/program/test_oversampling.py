@@ -5,8 +5,10 @@ import pytest
 
 from layerpeel._checks import UndefinedWarning
 from layerpeel._tolerances import OVERSAMPLING_MARGIN
-from layerpeel.program import PeeledProblem, collapse_threshold, oversampling
-from tests.program.layer_peeled_reference import counts_of, mean_cosine
+from layerpeel.geometry import split_classes
+from layerpeel.program import Energy, PeeledProblem, collapse_threshold, oversampling
+from layerpeel.program.floor import FloorPath
+from tests.program.layer_peeled_reference import counts_of, mean_cosine, solve_nuclear
 
 ENERGY = (1.0, 5.0)
 
@@ -129,7 +131,7 @@ def test_a_target_out_of_reach_names_the_range(target):
     ("counts", "energy", "message"),
     [
         ([9, 9, 1], ENERGY, "at least 2 classes; got class 2 alone"),
-        ([1, 2, 3], ENERGY, "got 3 distinct values"),
+        ([1, 2, 3], ENERGY, "at least 2 classes; got class 0 alone"),
         ([1, -2], ENERGY, "above 0"),
         ([2, 2, 1, 1], (0.0, 1.0), "energy"),
     ],
@@ -138,3 +140,103 @@ def test_a_target_out_of_reach_names_the_range(target):
 def test_rejects_bad_input(counts, energy, message):
     with pytest.raises(ValueError, match=message):
         oversampling(counts, energy=energy)
+
+
+# Any counts
+
+TAIL = [80.0, 3.0, 30.0, 1.0, 10.0]
+
+
+def test_a_long_tail_is_lifted_to_one_floor_that_reaches_the_target():
+    plan = oversampling(TAIL, energy=ENERGY, target=0.1)
+    assert plan.rates == tuple(max(1.0, plan.floor / count) for count in TAIL)
+    assert plan.rate == plan.rates[3] == plan.floor
+    assert plan.repeats == math.ceil(plan.rate)
+    effective = [n * r for n, r in zip(TAIL, plan.rates, strict=True)]
+    # Counts 3 and 1 lie below the widest gap, which is the most central of equals.
+    block = list(split_classes(TAIL).minority)
+    for counts, said in (
+        (TAIL, plan.predicted_cosine_before),
+        (effective, plan.predicted_cosine_after),
+    ):
+        logits = solve_nuclear(counts, ENERGY)[1]
+        U, S, _ = np.linalg.svd(logits)
+        gram = ((U * S) @ U.T)[np.ix_(block, block)]
+        assert said == pytest.approx(mean_cosine(gram), abs=1e-3)
+    assert plan.predicted_cosine_after == pytest.approx(0.1, abs=1e-5)
+
+
+def test_counts_that_are_nearly_two_groups_get_the_rate_of_two_groups():
+    counts = counts_of(3, 3, 60.0)
+    pair = oversampling(counts, energy=ENERGY, target=0.0)
+    counts[5] *= 1 + 1e-8
+    plan = oversampling(counts, energy=ENERGY, target=0.0)
+    assert plan.rate == pytest.approx(pair.rate, rel=1e-5)
+    assert plan.floor == pytest.approx(pair.floor, rel=1e-5)
+    assert plan.lifts_collapse
+    assert pair.lifts_collapse
+    assert plan.threshold == pytest.approx(pair.threshold, rel=1e-5)
+    assert plan.log_threshold == pytest.approx(pair.log_threshold, abs=1e-5)
+    assert plan.ratio == pytest.approx(pair.ratio, rel=1e-7)
+
+
+def test_without_a_collapse_there_is_no_threshold_for_a_long_tail():
+    plan = oversampling(TAIL, energy=(1.0, 40.0))
+    assert plan.lifts_collapse is False
+    assert math.isnan(plan.threshold)
+    assert plan.rate > 1  # apart, and yet drawn together
+
+
+def test_the_minority_can_be_named():
+    # A single minority class has no cosine; the three rarest have.
+    counts = [80.0, 70.0, 60.0, 50.0, 1.0]
+    with pytest.raises(ValueError, match="class 4 alone"):
+        oversampling(counts, energy=ENERGY)
+    plan = oversampling(counts, energy=ENERGY, minority=[4, 3, 2])
+    assert (
+        plan.predicted_cosine_after <= plan.target + 1e-6 < plan.predicted_cosine_before
+    )
+    with pytest.raises(ValueError, match=r"class indices in \[0, 5\).*got 4, 5"):
+        oversampling(counts, energy=ENERGY, minority=[4, 5])
+    with pytest.raises(ValueError, match="each once"):
+        oversampling(counts, energy=ENERGY, minority=[4, 4])
+
+
+def test_naming_the_rarer_of_two_groups_changes_nothing():
+    counts = counts_of(3, 3, 20.0)
+    named = oversampling(counts, energy=ENERGY, minority=[5, 3, 4])
+    assert named == oversampling(counts, energy=ENERGY)
+
+
+def test_counts_near_balance_are_judged_by_all_classes():
+    plan = oversampling([10.0, 11.0, 12.0, 13.0], energy=ENERGY)
+    assert plan.rates == (1.0,) * 4
+    assert plan.predicted_cosine_before == pytest.approx(-1 / 3, abs=0.01)
+
+
+def test_a_tail_that_vanishes_has_no_cosine_before_and_one_after():
+    with pytest.warns(UndefinedWarning, match="predicted to be zero"):
+        plan = oversampling([500.0] * 5 + [2.0, 1.0], energy=(1.0, 0.5), target=0.5)
+    assert math.isnan(plan.predicted_cosine_before)
+    assert plan.predicted_cosine_after == pytest.approx(0.5, abs=1e-5)
+
+
+def test_budgets_per_sample_are_solved_too():
+    energy = Energy(1.0, 5.0, per="sample")
+    plan = oversampling(counts_of(2, 2, 60.0), energy=energy, target=0.3)
+    effective = [60.0] * 2 + [plan.floor] * 2
+    reached = PeeledProblem(effective, energy=energy).solve(1e-11).geometry
+    assert reached.block_cosine([2, 3]) == pytest.approx(0.3, abs=1e-5)
+
+
+def test_many_distinct_counts_take_few_solves(monkeypatch):
+    solved = []
+    solve = FloorPath._solve
+    monkeypatch.setattr(
+        FloorPath,
+        "_solve",
+        lambda self, floor: solved.append(floor) or solve(self, floor),
+    )
+    plan = oversampling(np.geomspace(1280, 5, 9), energy=(1.0, 6.0))
+    assert len(solved) == len(set(solved)) <= 40
+    assert plan.predicted_cosine_after == pytest.approx(plan.target, abs=1e-5)

@@ -50,7 +50,7 @@ def test_is_the_singular_value_decomposition(case):
 
 @cases
 def test_roots_square_to_the_gram_matrices(case):
-    matrix, left, right = case.matrix, case.left_root, case.right_root
+    matrix, left, right = case.matrix, case.left_power(), case.right_power()
     close(left @ left, matrix @ matrix.T)
     close(right @ right, matrix.T @ matrix)
     assert np.linalg.eigvalsh(left.numpy()).min() > -1e-13
@@ -60,7 +60,7 @@ def test_left_root_agrees_with_a_matrix_square_root():
     matrix = CASES["three groups"].matrix.numpy()
     regular = sqrtm(matrix @ matrix.T + 0j).real
     np.testing.assert_allclose(
-        CASES["three groups"].left_root, regular, rtol=0, atol=1e-6
+        CASES["three groups"].left_power(), regular, rtol=0, atol=1e-6
     )
 
 
@@ -69,8 +69,8 @@ def test_factors_share_a_basis_and_have_the_rank_as_width(case):
     left, right = case.left_factor(), case.right_factor()
     assert left.shape == right.shape == (case.num_classes, case.rank)
     close(left @ right.T, case.matrix)
-    close(left @ left.T, case.left_root)
-    close(right @ right.T, case.right_root)
+    close(left @ left.T, case.left_power())
+    close(right @ right.T, case.right_power())
 
 
 @cases
@@ -84,7 +84,7 @@ def test_matrix_is_symmetric_under_permutations_within_groups(case):
 
 def test_collapsed_rows_are_equal_to_the_last_bit():
     case = CASES["collapsed"]
-    for rows in (case.left_factor()[2:], case.left_root[2:], case.matrix[2:]):
+    for rows in (case.left_factor()[2:], case.left_power()[2:], case.matrix[2:]):
         assert torch.equal(rows, rows[:1].expand_as(rows))
 
 

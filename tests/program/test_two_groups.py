@@ -69,7 +69,7 @@ def test_minority_cosine_of_a_vanished_minority_is_undefined():
 
 def test_vanished_minority_is_exactly_zero():
     spectrum = logits_of((3, 2, 2.0, 0.0, 0.0, 0.9)).spectrum((0, 1, 2), (3, 4))
-    for matrix in (spectrum.matrix, spectrum.left_root, spectrum.left_factor()):
+    for matrix in (spectrum.matrix, spectrum.left_power(), spectrum.left_factor()):
         assert not matrix[3:].any()
     assert spectrum.rank == 2
 

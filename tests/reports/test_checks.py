@@ -8,6 +8,7 @@ from layerpeel._checks import UndefinedWarning
 from layerpeel.geometry import simplex_etf
 from layerpeel.measurement import measure_features
 from layerpeel.reports.advice import advise
+from layerpeel.reports.candidates import candidates
 from layerpeel.reports.checks import CHECKS, Evidence, explain
 from layerpeel.reports.finding import Finding, NotApplicable, Passed, Severity
 from layerpeel.reports.prediction import predict
@@ -17,9 +18,10 @@ FINDINGS_PAGE = Path(__file__).parents[2] / "docs" / "findings.md"
 COLLAPSING = [90] * 3 + [3] * 3
 
 
-def outcome(code, measurement):
+def outcome(code, measurement, variants=None):
     predictions = predict(measurement)
-    evidence = Evidence(measurement, predictions, advise(measurement, predictions))
+    advice = advise(measurement, predictions)
+    evidence = Evidence(measurement, predictions, advice, variants)
     return next(check for check in CHECKS if check.code == code)(evidence)
 
 
@@ -175,6 +177,41 @@ def test_a_prediction_no_nearer_than_the_etf_is_admitted():
     assert isinstance(said, Finding)
     near = outcome("LP008", predicted_network([90] * 3 + [30] * 3, (1.5, 1.5)))
     assert isinstance(near, Passed)
+
+
+def test_the_nearest_variant_is_named_beside_the_prediction():
+    measurement = predicted_network([90] * 3 + [30] * 3, (1.5, 1.5), noise=0.1)
+    variants = candidates(measurement)
+    said = outcome("LP008", measurement, variants)
+    nearest = variants.nearest()
+    assert f"the nearest is {nearest.name} at {nearest.gram:.3f}" in said.measured
+    assert "variants" not in outcome("LP008", measurement).measured
+
+
+@pytest.fixture(scope="module")
+def tail():
+    """Drawn together, in a long tail."""
+    frame = 3 * simplex_etf(5, 16)
+    frame[2:] += 0.8 * (frame[2:].mean(0) - frame[2:])
+    measurement = network([90, 30, 9, 5, 3], frame, 3 * simplex_etf(5, 16))
+    predictions = predict(measurement)
+    return Evidence(measurement, predictions, advise(measurement, predictions))
+
+
+def test_theory_is_asked_of_long_tails_too(tail):
+    said = {check.code: check(tail) for check in CHECKS}
+    assert not isinstance(said["LP008"], NotApplicable)
+    assert "from the prediction" in said["LP008"].measured
+    cosine = tail.predictions.default.minority_cosine
+    assert f"puts it at {cosine:+.3f}" in said["LP001"].measured
+    assert f"{max(tail.predictions.cosines):+.3f}" in said["LP009"].measured
+
+
+def test_the_drawn_together_minority_of_a_long_tail_is_lifted_by_class(tail):
+    said = next(check for check in CHECKS if check.code == "LP001")(tail)
+    assert isinstance(said, Finding)
+    assert said.action.startswith("Draw the ")
+    assert "generator=" in said.command
 
 
 def test_the_spread_over_energy_conventions_is_found():

@@ -88,3 +88,11 @@ def test_different_numbers_of_classes_are_refused(reports):
 def test_the_page_opens_in_a_browser(reports, tmp_path, width, scheme):
     path = compare(*reports).save(tmp_path / "comparison.html")
     inspect_page(path, width, scheme)
+
+
+def test_long_tails_are_compared_by_the_count_at_which_classes_collapse():
+    first = Report.of(predicted_network([90, 30, 12, 6], (1.5, 2.0), minority=[2, 3]))
+    rows = {row[0]: row[1:] for row in compare(first, first).table.rows}
+    limit = first.predictions.default.threshold_count
+    assert rows["collapse at (samples)"] == (limit, limit, 0.0)
+    assert "log R0" not in rows

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from layerpeel._checks import UndefinedWarning
 from layerpeel.measurement import measure_features
+from layerpeel.reports.candidates import VARIANTS_TITLE
 from layerpeel.reports.finding import Severity
 from layerpeel.reports.report import Report
 from tests.browser import inspect_page
@@ -81,6 +82,49 @@ def test_json_holds_the_numbers_behind_the_pictures(collapsed):
     assert predicted[0]["log_threshold"] == pytest.approx(
         collapsed.predictions.default.log_threshold
     )
+
+
+def variants_table(report):
+    sections = {section.title: section for section in report.page().sections}
+    tables = sections["Prediction against measurement"].tables
+    return next((table for table in tables if table.title == VARIANTS_TITLE), None)
+
+
+def test_the_variants_stand_beside_the_prediction(collapsed):
+    table = variants_table(collapsed)
+    assert len(table.rows) == 1 + len(collapsed.candidates.items) == 10
+    assert collapsed.to_dict()["candidates"] == collapsed.candidates.to_dict()
+    nearest = collapsed.candidates.nearest().name
+    assert table.rows[1][0] == nearest
+    assert f"nearest is {nearest}" in " ".join(collapsed.to_text(200).split())
+
+
+@pytest.mark.parametrize("counts", [[20] * 4, [90, 3]], ids=["balanced", "two classes"])
+def test_variants_that_agree_are_not_shown(counts):
+    report = Report.of(balanced_network(counts))
+    assert report.candidates is None
+    assert variants_table(report) is None
+    assert report.to_dict()["candidates"] is None
+    # A comparison sets tables side by side: there is one all the same.
+    table = next(table for table in report.tables if table.title == VARIANTS_TITLE)
+    assert "in every variant" in table.note
+
+
+def test_a_long_tail_is_reported_by_counts_rather_than_by_a_ratio():
+    report = Report.of(predicted_network([90, 30, 9, 5, 3], (1.0, 1.0), noise=0.1))
+    table = report.tables[2]
+    assert table.columns[3:5] == ("collapse at", "classes below")
+    for row, item in zip(table.rows, report.predictions.items, strict=True):
+        assert row[3:5] == (item.threshold_count, len(item.below_threshold))
+    assert "equal only where the counts are" in table.note
+    assert "own count" in table.note
+    assert report.candidates is not None
+    content = json.loads(report.to_json(), parse_constant=pytest.fail)
+    assert content["rates"] == list(report.advice.rates)
+    assert content["predictions"][0]["below_threshold"] == list(
+        report.predictions.default.below_threshold
+    )
+    assert report.to_html()
 
 
 def test_class_names_are_escaped_everywhere(collapsed):

@@ -19,15 +19,21 @@ import typer
 from rich.console import Console
 
 import layerpeel
+from layerpeel._figures import save
 from layerpeel._files import check_writable, make_directory
 from layerpeel.cli import options as opt
 from layerpeel.cli.console import told
 from layerpeel.cli.environment import Environment, install_line, usable_device
+from layerpeel.cli.problems import typed_problem
 from layerpeel.cli.sources import load_data, load_features, load_model
 from layerpeel.reports import checks
-from layerpeel.reports.document import SUFFIXES
+from layerpeel.reports.document import SUFFIXES, AbstractDocument
+from layerpeel.reports.forecasts import forecast
+from layerpeel.reports.forecasts.picture import phase_figure
 from layerpeel.reports.report import Report
 from layerpeel.reports.table import Table
+
+PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
 
 app = typer.Typer(
     help="Peel the last, exactly solvable problem off a trained classifier.",
@@ -89,6 +95,46 @@ def diagnose(
         _deliver(report, out, as_json, quiet)
     if fail_on and report.worst and report.worst >= fail_on:
         raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    counts: opt.Counts,
+    energy: opt.Energies = None,
+    weight_decay: opt.WeightDecay = None,
+    per: opt.Per = None,
+    loss: opt.Loss = "cross_entropy",
+    smoothing: opt.Smoothing = 0.0,
+    bias: opt.Bias = "none",
+    features: opt.Sign = "free",
+    width: opt.Width = None,
+    method: opt.Method = "auto",
+    phase_diagram: opt.PhaseDiagram = None,
+    out: opt.Out = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Predict the last layer from class counts, before any training."""
+    with told(debug):
+        _check_out(out)
+        _check_picture(phase_diagram)
+        problem = typed_problem(
+            counts,
+            energy=energy,
+            weight_decay=weight_decay,
+            per=per,
+            loss=loss,
+            smoothing=smoothing,
+            bias=bias,
+            features=features,
+            width=width,
+        )
+        if phase_diagram is not None:
+            save(phase_figure(problem), phase_diagram)
+            _wrote(phase_diagram, quiet)
+        said = forecast(problem, problem.solve(method=method))
+        _deliver(said, out, as_json, quiet)
 
 
 @app.command()
@@ -156,6 +202,16 @@ def _check_out(out: Path | None) -> None:
     if out.suffix == ".html":
         _check_installed("jinja2", "report")
     check_writable(out)
+
+
+def _check_picture(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(
+            f"--phase-diagram must end in {', '.join(PICTURE_SUFFIXES)}; got '{path}'."
+        )
+    check_writable(path)
 
 
 def _check_installed(module: str, extra: str) -> None:
@@ -227,15 +283,21 @@ def _named(shared: dict[str, Any], names: tuple[str, ...] | None) -> dict[str, A
     return shared | {"class_names": shared["class_names"] or names}
 
 
-def _deliver(report: Report, out: Path | None, as_json: bool, quiet: bool) -> None:
+def _deliver(
+    report: AbstractDocument, out: Path | None, as_json: bool, quiet: bool
+) -> None:
     if out is not None:
         report.save(out)
-        if not quiet:
-            typer.echo(f"Wrote {out}", err=True)
+        _wrote(out, quiet)
     if as_json:
         typer.echo(report.to_json())
     elif not quiet:
         typer.echo(report.to_text(shutil.get_terminal_size((100, 24)).columns))
+
+
+def _wrote(path: Path, quiet: bool) -> None:
+    if not quiet:
+        typer.echo(f"Wrote {path}", err=True)
 
 
 def _progress(quiet: bool) -> bool | None:

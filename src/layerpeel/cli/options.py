@@ -40,6 +40,38 @@ FailOn = Annotated[
     Severity | None, Option(help="Exit with 1 for a finding at least this severe.")
 ]
 Code = Annotated[str, Argument(help="A code, such as LP001.")]
+Counts = Annotated[
+    str,
+    Option(help="Samples per class: 5000x5,50x5, or exp:1280:5:100 for a long tail."),
+]
+Energies = Annotated[
+    Text, Option("--energy", help="The energies E_W,E_H, such as 1,5.")
+]
+WeightDecay = Annotated[
+    Text,
+    Option(help="Instead: decay of each layer, last first, and of the features."),
+]
+Per = Annotated[
+    Text,
+    Option(
+        help="What shares the features' energy or decay: class or sample.",
+        show_default="class for energies, sample for decay",
+    ),
+]
+Loss = Annotated[str, Option(help="cross_entropy or mse.")]
+Smoothing = Annotated[float, Option(help="Label smoothing of the cross-entropy.")]
+Bias = Annotated[str, Option(help="none, free, or the ridge penalty of the bias.")]
+Sign = Annotated[
+    str, Option("--features", help="free, or nonnegative for features behind a ReLU.")
+]
+Width = Annotated[int | None, Option(help="Dimension of the features.", min=1)]
+Method = Annotated[
+    str, Option(help="auto, closed_form, grouped, spectral or factored.")
+]
+PhaseDiagram = Annotated[
+    Path | None,
+    Option(help="Draw minority cosines over imbalance and energy: .svg, .png or .pdf."),
+]
 Quiet = Annotated[bool, Option("--quiet", help="No progress, no table, no remarks.")]
 Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 Version = Annotated[bool, Option("--version", help="Show the version.", is_eager=True)]

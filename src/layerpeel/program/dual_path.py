@@ -1,51 +1,56 @@
-r"""The two-group optimum, by two nested root searches along an explicit path.
+r"""The two-group optimum: Newton's method, and a bracketed search where that fails.
 
-In the scalars of :class:`TwoGroups`, with :math:`u = \rho \cos\theta` and
-:math:`v = \rho \sin\theta`, the logit of a majority class stands above those of its own
-group by :math:`\alpha`, and above those of the minority by
-
-.. math::
-    y = \left(1 - \tfrac{1}{K_A}\right) \alpha
-        + \tfrac{u}{K_A} \sqrt{\tfrac{K}{K_B}} ;
-
-the same holds for a minority class with :math:`\beta`, :math:`v` and groups swapped.
-Write :math:`\mu` for the multiplier of the norm budget, :math:`M_g = \mu / \pi_g`, and
-:math:`a, b` for the probability that a majority class leaves to each class of its own
-group and of the other. Stationarity in :math:`\alpha` and :math:`u` reads
-
-.. math::
-    K_A a + K_B b = M_A \quad (\text{or } \alpha = 0 \text{ and } M_A \geq 1) , \qquad
-    b \sqrt{K K_B} = M_A \cos\theta ,
-
-so **given** :math:`\mu` **and** :math:`\theta` **all scalars are explicit**. One
-condition is left: both groups must mean the same :math:`\rho`, which is
-:math:`u \sin\theta = v \cos\theta`. At fixed :math:`\mu`, :math:`u` grows and
-:math:`v` falls with :math:`\theta`, so it has exactly one root with :math:`\rho > 0`
-unless the minority vanishes; and the norm falls with :math:`\mu`, because the optimal
-value is convex in the budget. Collapse needs no test: :math:`\beta = 0` is where
-:math:`M_B \geq 1`.
-
-Everything is in logarithms of probabilities, so that neither tiny nor huge energies
-lose digits.
+Newton's method takes about five steps, since both conditions of
+:mod:`layerpeel.program.dual_conditions` are nearly linear in logarithms of
+probabilities. What it finds is optimal if the conditions hold; if not, two nested root
+searches cannot fail. At a fixed multiplier both groups mean the same :math:`\rho` at
+exactly one angle, since one side grows with it and the other falls; if :math:`\rho` is
+negative there, the minority would vanish. And the norm falls with the multiplier,
+because the optimal value is convex in the budget.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 from scipy.optimize import brentq
 
 from layerpeel._tolerances import EPS
+from layerpeel.program.dual_conditions import (
+    cos_sin,
+    disagreement,
+    newton_step,
+    nuclear_norm,
+    singular_value,
+    state_at,
+    turns,
+    violation,
+)
+from layerpeel.program.log_mix import log_mix
 from layerpeel.program.thresholds import (
     log_collapse_threshold,
     log_vanishing_threshold,
 )
 from layerpeel.program.two_groups import TwoGroupLogits, TwoGroups
 
-# Root searches stay this far, relatively, from probabilities that would be zero.
-_EDGE = 1e-12
+MOST_STEPS = 15
+"""Steps after which Newton's method gives up."""
+
+CONVERGED = 1e-8
+"""A step this small, relatively, leaves an error of its square."""
+
+SATISFIED = 1e-6
+"""Conditions missed by less, relatively, hold: one more step leaves nothing of it."""
+
+# Steps of the angle, and shrinkages of the multiplier's logarithm, are at most these.
+LARGEST_TURN, LARGEST_FALL = 4.0, 4.0
+
+# Root searches stay where probabilities are above this share of those at zero logits.
+# The singular value between the groups is negative there, hence never a solution.
+_EDGE = 1e-6
+# Roots below this are zero: float64 has no digits left there.
+_LEAST = 1e-300
 
 
 def solve_two_groups(program: TwoGroups) -> TwoGroupLogits:
@@ -62,183 +67,195 @@ def solve_two_groups(program: TwoGroups) -> TwoGroupLogits:
     K_A, K_B, tau = program.majority, program.minority, program.tau
     if program.log_ratio >= log_vanishing_threshold(K_A, K_B, tau):
         return TwoGroupLogits(program, tau / (K_A - 1), 0.0, 0.0, 1.0, 0.0)
-    if K_A == 1 and (
-        K_B == 1 or program.log_ratio >= log_collapse_threshold(1, K_B, tau)
-    ):
-        return _solve_angle(program)
-    path = _DualPath(program)
-
-    def excess(log_odds: float) -> float:
-        logits = path.at(log_odds)
-        # rho < 0: the minority would vanish at this multiplier. It does not at the
-        # optimum, so this multiplier is too large.
-        return logits.nuclear_norm / tau - 1 if logits.rho >= 0 else -1.0
-
-    log_odds = _increasing_root(excess, _balanced_log_odds(K_A + K_B, tau))
-    return path.at(log_odds).scaled_to(tau, path.evaluations)
+    path = _Path(program)
+    return path.newton() or path.search()
 
 
-def _solve_angle(program: TwoGroups) -> TwoGroupLogits:
-    r"""Return the logits when nothing is left but :math:`\rho = \tau` and the angle.
-
-    So it is for one majority class and a single or collapsed minority. The condition is
-    :math:`\pi_A b \sqrt{K_B} \tan\theta = \pi_B d \sqrt{K_A}`, whose logarithm grows
-    with :math:`t = \log\tan\theta` at a slope of at least one.
-    """
-    K_B, K, tau = program.minority, program.num_classes, program.tau
-
-    def condition(tilt: float) -> float:
-        cos, sin = _cos_sin(tilt)
-        y, s = tau * cos * math.sqrt(K / K_B), tau * sin * math.sqrt(K) / K_B
-        log_b = -y - math.log1p(K_B * math.exp(-y))
-        log_d = -s - math.log(K_B + math.exp(-s))
-        return program.log_ratio + log_b - log_d + 0.5 * math.log(K_B) + tilt
-
-    bound = min(abs(condition(0.0)) + 1, _widest_tilt(program))
-    cos, sin = _cos_sin(_root(condition, -bound, bound))
-    return TwoGroupLogits(program, 0.0, 0.0, tau, cos, sin)
+def balanced_x(num_classes: int, tau: float) -> float:
+    r"""Return :math:`x` for balanced classes."""
+    return log_mix(math, tau / (num_classes - 1), 1 / num_classes)
 
 
-class _Sides(NamedTuple):
-    """What either side says about the logits, at one multiplier and one angle."""
-
-    alpha: float
-    u: float
-    beta: float
-    v: float
-    cos: float
-    sin: float
-
-    @property
-    def disagreement(self) -> float:
-        """Zero where both sides mean the same singular value between the groups."""
-        return self.u * self.sin - self.v * self.cos
-
-
-class _DualPath:
-    """The stationary logits as a function of the multiplier of the norm budget."""
+class _Path:
+    """The stationary logits of a program, and how often they were evaluated."""
 
     def __init__(self, program: TwoGroups) -> None:
         self.program = program
+        self.sizes = program.majority, program.minority
         self.evaluations = 0
-        self._log_pi = program.log_frequencies()
-        self._log_top = self._log_largest_multiplier()
+        self._last = 0.0
 
-    def at(self, log_odds: float) -> TwoGroupLogits:
-        r"""Return the logits at :math:`\mu = \mu_{\max} / (1 + e^z)`, for log odds z.
+    def newton(self) -> TwoGroupLogits | None:
+        """Return the root that Newton's method finds from one of two starts, if any."""
+        x, log_ratio = self._balanced, self.program.log_ratio
+        # Of the starts tried on thousands of programs, the first fails least, one time
+        # in ten; where it does the minority has mostly collapsed, as in the second.
+        starts = [(0.5 * x + log_ratio, 0.5 * x, 0.0)]
+        if x < log_ratio:
+            starts.append((x, x - log_ratio, self._angle_of(log_ratio - x)))
+        for start in starts:
+            try:
+                logits = self._newton_from(*start)
+            except (ArithmeticError, ValueError):  # it left the domain of a logarithm
+                continue
+            if logits is not None:
+                return logits
+        return None
 
-        Near its upper end, where the logits go to zero, :math:`1 - \mu / \mu_{\max}`
-        has to keep its digits; hence the log odds.
-        """
-        log_mu = self._log_top - _softplus(log_odds)
-        log_M = log_mu - self._log_pi[0], log_mu - self._log_pi[1]
+    @property
+    def _balanced(self) -> float:
+        return balanced_x(self.program.num_classes, self.program.tau)
 
-        def disagreement(tilt: float) -> float:
-            return self._sides(log_M, tilt).disagreement
+    def _newton_from(self, x_A: float, x_B: float, t: float) -> TwoGroupLogits | None:
+        log_ratio = self.program.log_ratio
+        for _ in range(MOST_STEPS):
+            self.evaluations += 1
+            state = state_at(math, self.sizes, x_A, x_B, t)
+            dx, dt = newton_step(math, self.sizes, state, t, self.program.tau)
+            small = max(CONVERGED * (x_B if x_B > 0 else x_A), EPS * x_A)
+            converged = abs(dx) <= small and abs(dt) <= CONVERGED * min(1.0, x_A)
+            # The smaller of the two, where it is positive, has to keep its digits.
+            x_B = x_B + dx
+            x_A = x_B + log_ratio if x_B > 0 else max(x_A + dx, x_A / LARGEST_FALL)
+            x_B = x_B if x_B > 0 else x_A - log_ratio
+            t += max(-LARGEST_TURN, min(dt, LARGEST_TURN))
+            if converged:
+                return self._solution(x_A, x_B, t)
+        return None
 
-        low, high = self._tilts(log_M)
-        # No root means u < 0 and v < 0 up to the edge: rho < 0.
-        tilt = _root(disagreement, low, high) if disagreement(high) > 0 else high
-        alpha, u, beta, v, cos, sin = self._sides(log_M, tilt)
-        return TwoGroupLogits(self.program, alpha, beta, u * cos + v * sin, cos, sin)
+    def _solution(self, x_A: float, x_B: float, t: float) -> TwoGroupLogits | None:
+        """Return the logits if they are a solution: a kink can look like one."""
+        state = state_at(math, self.sizes, x_A, x_B, t)
+        missed = violation(math, self.sizes, state, t, self.program.tau)
+        if missed > SATISFIED or singular_value(self.sizes, state) <= 0:
+            return None
+        return self._spent(x_A, x_B, t)
 
-    def _sides(self, log_M: tuple[float, float], tilt: float) -> _Sides:
+    def search(self) -> TwoGroupLogits:
+        """Return the root by nested, bracketed searches."""
+        K_A, K_B, tau = *self.sizes, self.program.tau
+        log_ratio = self.program.log_ratio
+        if K_A == 1 and (K_B == 1 or log_ratio >= log_collapse_threshold(1, K_B, tau)):
+            return self._angle_alone()
+        # The smaller of x_A and x_B, where it is positive, has to keep its digits.
+        spread = K_B > 1 and self._excess(log_ratio, 0.0) < 0
+
+        def places(log_x: float) -> tuple[float, float]:
+            x = math.exp(log_x)
+            return (x + log_ratio, x) if spread else (x, x - log_ratio)
+
+        root = _increasing_root(
+            lambda log_x: self._excess(*places(log_x)),
+            math.log(self._balanced),
+            step=1.0,
+            scale=1.0,
+        )
+        x_A, x_B = places(root)
+        return self._spent(x_A, x_B, self._angle(x_A, x_B))
+
+    def _excess(self, x_A: float, x_B: float) -> float:
+        """Return by how much the norm exceeds the budget."""
+        state = state_at(math, self.sizes, x_A, x_B, self._angle(x_A, x_B))
+        # rho < 0: the minority would vanish at this multiplier. It does not at the
+        # optimum, so this multiplier is too large.
+        if singular_value(self.sizes, state) < 0:
+            return -1.0
+        return nuclear_norm(self.sizes, state) / self.program.tau - 1
+
+    def _angle(self, x_A: float, x_B: float) -> float:
+        """Return the angle at which both groups mean the same."""
+        # That of the last multiplier is a good guess for the next.
+        highest = self._highest(x_B)
+        scale = min(1.0, x_A)
+        self._last = _increasing_root(
+            lambda t: self._disagreement(x_A, x_B, t),
+            min(self._last, highest),
+            step=0.25 * scale,
+            scale=scale,
+            highest=highest,
+        )
+        return self._last
+
+    def _disagreement(self, x_A: float, x_B: float, t: float) -> float:
         self.evaluations += 1
-        K_A, K_B = self.program.majority, self.program.minority
-        cos, sin = _cos_sin(tilt)
-        alpha, u = _side(K_A, K_B, log_M[0], cos)
-        beta, v = _side(K_B, K_A, log_M[1], sin)
-        return _Sides(alpha, u, beta, v, cos, sin)
+        return disagreement(math, state_at(math, self.sizes, x_A, x_B, t), t)
 
-    def _tilts(self, log_M: tuple[float, float]) -> tuple[float, float]:
-        """Return the widest angles at which all probabilities are positive."""
-        K_A, K_B = self.program.majority, self.program.minority
-        widest = _widest_tilt(self.program)
-        return (
-            max(-widest, -_log_tangent(_log_largest_sine(K_A, K_B, log_M[0]))),
-            min(widest, _log_tangent(_log_largest_sine(K_B, K_A, log_M[1]))),
-        )
+    def _highest(self, x_B: float) -> float:
+        """Return the largest angle at which the minority's probabilities are positive."""
+        rest = min(x_B, 0.0) if self.program.minority > 1 else x_B
+        share = self.program.minority / self.program.num_classes
+        return self._angle_of(math.log1p((_EDGE - 1) * share) - rest)
 
-    def _log_largest_multiplier(self) -> float:
-        """Return the log of the gradient's spectral norm at zero logits."""
-        K_A, K_B, K = (
-            self.program.majority,
-            self.program.minority,
-            self.program.num_classes,
-        )
-        if K_A > 1:
-            return self._log_pi[0]
-        square = (K_B + K_A * math.exp(-2 * self.program.log_ratio)) / K
-        return self._log_pi[0] + 0.5 * math.log(square)
+    def _angle_of(self, turn: float) -> float:
+        """Return the angle of a turn of the minority; infinite below the least turn."""
+        K_A, K_B, K = *self.sizes, self.program.num_classes
+        if 2 * turn <= math.log(K_A / K):
+            return math.inf
+        return -0.5 * log_mix(math, 2 * turn, K / K_B)
+
+    def _angle_alone(self) -> TwoGroupLogits:
+        r"""Return the logits when nothing is left but :math:`\rho = \tau` and the angle.
+
+        So it is for one majority class and a single or collapsed minority. With
+        :math:`x_g = \lambda(\tau e^{-\omega_g} / m, m / K) - \omega_g` and
+        :math:`\omega_A - \omega_B = t`, the condition :math:`x_A = x_B + \log R` is one
+        number that falls with :math:`t` at a slope of at least one.
+        """
+        tau, K = self.program.tau, self.program.num_classes
+
+        def condition(t: float) -> float:
+            self.evaluations += 1
+            both = zip(self.sizes, turns(math, self.sizes, t), strict=True)
+            A, B = (log_mix(math, tau * math.exp(-w) / m, m / K) for m, w in both)
+            return t + self.program.log_ratio - (A - B)
+
+        step, scale = abs(condition(0.0)), min(1.0, tau)
+        t = _increasing_root(condition, 0.0, step=step, scale=scale)
+        cos, sin = cos_sin(math, self.sizes, *turns(math, self.sizes, t))
+        return TwoGroupLogits(self.program, 0.0, 0.0, tau, cos, sin, self.evaluations)
+
+    def _spent(self, x_A: float, x_B: float, t: float) -> TwoGroupLogits:
+        """Return the logits, with the budget spent to the last digit."""
+        state = state_at(math, self.sizes, x_A, x_B, t)
+        rho = singular_value(self.sizes, state)
+        scalars = state.A.spread, state.B.spread, rho, state.cos, state.sin
+        logits = TwoGroupLogits(self.program, *scalars)
+        return logits.scaled_to(self.program.tau, self.evaluations)
 
 
-def _side(m: int, o: int, log_M: float, cos: float) -> tuple[float, float]:
-    r"""Return the spread and the between-part of one side, with its m and o others.
+def place(logits: TwoGroupLogits) -> tuple[float, float]:
+    """Return where on the path logits lie: x of the majority, and the angle."""
+    K_A, K_B = sizes = logits.program.majority, logits.program.minority
+    t = math.log(logits.sin / logits.cos) - 0.5 * math.log(K_A / K_B)
+    turn, _ = turns(math, sizes, t)
+    if K_A > 1:
+        own = (K_A - K_B * math.expm1(-turn)) / (K_A * (K_A + K_B))
+        return log_mix(math, logits.alpha, own), t
+    return log_mix(math, logits.rho * math.exp(-turn), 1 / (K_A + K_B)) - turn, t
 
-    With :math:`c = \cos\theta`, stationarity gives
-    :math:`a = M (1 - c \sqrt{o / K}) / m` and :math:`b = M c / \sqrt{K o}`, hence
-    :math:`e^\alpha = 1 + (1 - M) / a`. A side that has collapsed, or a single class,
-    has :math:`\alpha = 0` and only the second condition.
+
+def _increasing_root(
+    function: Callable[[float], float],
+    start: float,
+    *,
+    step: float,
+    scale: float,
+    highest: float = math.inf,
+) -> float:
+    """Return the root of an increasing function near a guess, or the highest place.
+
+    To the last digits that float64 has, of the root or of the scale.
     """
-    root = math.sqrt(o / (m + o))
-    if m == 1 or log_M >= 0:
-        log_ob = log_M + math.log(cos * root)
-        y = math.log1p(-math.exp(log_ob)) - log_ob + math.log(o / m)
-        return 0.0, y * m * root
-    own = (1 - cos * root) / m  # a / M
-    other = cos * root / o  # b / M
-    alpha = _softplus(math.log(-math.expm1(log_M)) - log_M - math.log(own))
-    return alpha, (alpha / m + math.log(own / other)) * m * root
-
-
-def _log_largest_sine(m: int, o: int, log_M: float) -> float:
-    """Return the log of the projection at which the other group has probability one."""
-    if m > 1 and log_M < 0:
-        return 0.0
-    # Just inside, where the own group still has a probability in float64.
-    return 0.5 * math.log((m + o) / o) - log_M - _EDGE
-
-
-def _log_tangent(log_sine: float) -> float:
-    """Return the log of the tangent that belongs to a sine; infinite from one on."""
-    if log_sine >= 0:
-        return math.inf
-    return log_sine - 0.5 * math.log(-math.expm1(2 * log_sine))
-
-
-def _widest_tilt(program: TwoGroups) -> float:
-    """Return a bound of the log tangent: e^60 times all that a ratio can ask for."""
-    return min(60.0 + program.log_ratio, 700.0)
-
-
-def _cos_sin(tilt: float) -> tuple[float, float]:
-    """Return cosine and sine from the log of the tangent, both to full precision."""
-    return 1 / math.hypot(1, math.exp(tilt)), 1 / math.hypot(1, math.exp(-tilt))
-
-
-def _softplus(z: float) -> float:
-    return max(z, 0.0) + math.log1p(math.exp(-abs(z)))
-
-
-def _balanced_log_odds(num_classes: int, tau: float) -> float:
-    r"""Return the log of :math:`\mu_{\max} / \mu - 1` for balanced classes."""
-    spread = tau / (num_classes - 1)
-    return spread + math.log(-math.expm1(-spread)) - math.log(num_classes)
-
-
-def _increasing_root(function: Callable[[float], float], start: float) -> float:
-    """Return the root of an increasing function, near a guess."""
-    inner = outer = start
     value = function(start)
-    step = 1.0 if value < 0 else -1.0
-    while step * value < 0 and outer > -700:
-        inner, outer, step = outer, outer + step, 2 * step
-        value = function(outer)
-    if inner == outer:
+    if value == 0:
         return start
-    return _root(function, min(inner, outer), max(inner, outer))
-
-
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Return a bracketed root, to the last digits that float64 has."""
-    return float(brentq(function, low, high, xtol=4 * EPS, rtol=4 * EPS))
+    rising = value < 0
+    inner = outer = start
+    while value != 0 and (value < 0) == rising:
+        if rising and outer >= highest:
+            return highest
+        inner, outer = outer, min(outer + (step if rising else -step), highest)
+        value, step = function(outer), 2 * step
+    bracket = min(inner, outer), max(inner, outer)
+    digits = max(4 * EPS * scale, _LEAST)
+    return float(brentq(function, *bracket, xtol=digits, rtol=4 * EPS))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layerpeel._checks import positive
+from layerpeel._checks import one_of, positive
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,9 @@ class Energy:
         \frac{1}{K} \sum_k \|w_k\|^2 \leq E_W, \qquad
         \frac{1}{K} \sum_k \frac{1}{n_k} \sum_i \|h_{k,i}\|^2 \leq E_H
 
-    Every class has the same share of the feature budget, however few samples it has.
+    Every class has the same share of the feature budget, however few samples it has;
+    with ``per="sample"`` every sample has, :math:`\frac{1}{N} \sum_{k,i}
+    \|h_{k,i}\|^2 \leq E_H`, which is the budget that matches weight decay per sample.
     Only the product :math:`E_W E_H` matters for the logits; the ratio rescales the
     classifiers against the features.
 
@@ -28,6 +30,10 @@ class Energy:
     Attributes:
         classifiers: The budget :math:`E_W` of the classifiers.
         features: The budget :math:`E_H` of the features.
+        per: ``"class"`` (the Layer-Peeled Model) or ``"sample"``.
+
+    Raises:
+        ValueError: If an energy is not finite and above zero.
 
     Example:
         >>> Energy(4.0, 9.0).nuclear_norm(10)
@@ -36,11 +42,13 @@ class Energy:
 
     classifiers: float
     features: float
+    per: str = "class"
 
     def __post_init__(self) -> None:
         for name in ("classifiers", "features"):
             value = positive(f"energy.{name}", getattr(self, name))
             object.__setattr__(self, name, value)
+        one_of("energy.per", self.per, ("class", "sample"))
 
     @classmethod
     def of(cls, energy: Energy | Sequence[float]) -> Energy:

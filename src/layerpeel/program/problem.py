@@ -1,54 +1,85 @@
-"""The peeled problem: class counts, a loss and an energy, and its solution."""
+"""The peeled problem: class counts, a loss, what holds it small, and its solution."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
-from layerpeel._checks import one_of, positive
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from layerpeel._checks import ShapeError, at_least, one_of, positive
 from layerpeel._tolerances import CERTIFIED_GAP
-from layerpeel.program.balanced import solve_balanced
-from layerpeel.program.certificate import certify
-from layerpeel.program.counts import CountGroup, checked_counts, one_or_two_groups
-from layerpeel.program.dual_path import solve_two_groups
+from layerpeel.program.class_level import ClassLevel
+from layerpeel.program.counts import checked_counts
+from layerpeel.program.cross_entropy import CrossEntropy
+from layerpeel.program.decay import Decay
 from layerpeel.program.energy import Energy
-from layerpeel.program.solution import Solution, Status
-from layerpeel.program.spectrum import BlockSpectrum
-from layerpeel.program.two_groups import TwoGroups
+from layerpeel.program.mse import MSE
+from layerpeel.program.reduction import class_level
+from layerpeel.program.routes import Request, choose_route
+from layerpeel.program.solution import Solution
 
-LOSSES = ("cross_entropy",)
+Loss = CrossEntropy | MSE
+
+LOSSES: dict[str, Loss] = {"cross_entropy": CrossEntropy(), "mse": MSE()}
+"""The losses that a word stands for."""
 
 
 @dataclass(frozen=True, init=False)
 class PeeledProblem:
     r"""The last layer of a network, peeled off: free features under an energy budget.
 
+    With budgets, the Layer-Peeled Model (Fang et al. 2021):
+
     .. math::
-        \min_{W, H} \; \frac{1}{N} \sum_{k} \sum_{i=1}^{n_k} \ell(W h_{k,i}, k)
+        \min_{W, H, b} \; \frac{1}{N} \sum_{k} \sum_{i=1}^{n_k}
+        \ell(W h_{k,i} + b, k)
         \quad \text{s.t.} \quad \frac{1}{K} \sum_k \|w_k\|^2 \leq E_W , \quad
         \frac{1}{K} \sum_k \frac{1}{n_k} \sum_i \|h_{k,i}\|^2 \leq E_H
 
-    Nonconvex as it stands, it is convex in the class-mean logits, and solved globally
-    here for balanced counts and for two groups of equally frequent classes. It needs a
-    width of at least the rank of the logits, which is at most :math:`K - 1`.
+    With weight decay, the unconstrained-features model of :math:`M` linear layers:
+
+    .. math::
+        \min_{W_j, H, b} \; \frac{1}{N} \sum_{k,i} \ell(W_M \cdots W_1 h_{k,i} + b, k)
+        + \sum_j \frac{\lambda_j}{2} \|W_j\|_F^2 + \frac{\lambda_H}{2} \|H\|_F^2
+        + \frac{\lambda_b}{2} \|b\|^2
+
+    Nonconvex as they stand, all of one layer with free features are convex in the
+    class-mean logits and solved globally, with proof. The guide "How to choose" says
+    which variant describes which network, and the support matrix what is proved where.
 
     References:
         | Exploring Deep Neural Networks via Layer-Peeled Model: Minority Collapse in
         | Imbalanced Training (Fang et al., 2021), https://arxiv.org/abs/2101.12699
+        | A Geometric Analysis of Neural Collapse with Unconstrained Features (Zhu et
+        | al., 2021), https://arxiv.org/abs/2105.02375
+        | Neural Collapse in Deep Linear Networks: From Balanced to Imbalanced Data
+        | (Dang et al., 2023), https://arxiv.org/abs/2301.00437
 
     Args:
-        class_counts: The number of samples of each class, or any positive weights in
-            the same proportions, with length :math:`K \geq 2`.
-        loss: The loss; ``"cross_entropy"``.
-        energy: The budgets :math:`(E_W, E_H)`, for instance those measured in a trained
-            network.
+        class_counts: The number of samples of each class, or any positive numbers, such
+            as effective counts, with length :math:`K \geq 2`. With decay per sample
+            their size matters, otherwise their proportions do.
+        loss: A :class:`CrossEntropy`, an :class:`MSE`, or ``"cross_entropy"``,
+            ``"mse"``.
+        energy: The budgets, an :class:`Energy` or a pair :math:`(E_W, E_H)`, for
+            instance those measured in a trained network.
+        weight_decay: Instead of budgets: a :class:`Decay`, or a tuple
+            :math:`(\lambda_{W_M}, \ldots, \lambda_{W_1}, \lambda_H)` per sample.
+        bias: ``None`` for none, ``"free"``, or the ridge :math:`\lambda_b > 0`.
+        features: ``"free"``, or ``"nonnegative"`` for features behind a ReLU.
+        class_weights: Loss weight of each class, normalised as in
+            ``torch.nn.CrossEntropyLoss``; equal weights when omitted.
+        width: The feature dimension; large enough when omitted.
 
     Raises:
-        ValueError: If a count or an energy is not finite and above zero, if there are
-            fewer than two classes or more than two distinct counts, or if the loss is
-            unknown.
+        ValueError: If a count, weight, energy or decay is not finite and above zero, if
+            there are fewer than two classes, if not exactly one of ``energy`` and
+            ``weight_decay`` is given, or if a per-class sequence does not have
+            :math:`K` entries.
 
     Example:
         >>> problem = PeeledProblem([500] * 5 + [10] * 5, energy=(1.0, 5.0))
@@ -61,80 +92,225 @@ class PeeledProblem:
     """
 
     class_counts: tuple[float, ...]
-    loss: str
-    energy: Energy
+    loss: Loss
+    energy: Energy | None
+    weight_decay: Decay | None
+    bias: str | float | None
+    features: str
+    class_weights: tuple[float, ...] | None
+    width: int | None
 
     def __init__(
         self,
         class_counts: Iterable[SupportsFloat],
         *,
-        loss: str = "cross_entropy",
-        energy: Energy | Sequence[float],
+        loss: Loss | str = "cross_entropy",
+        energy: Energy | Sequence[float] | None = None,
+        weight_decay: Decay | Sequence[float] | None = None,
+        bias: str | float | None = None,
+        features: str = "free",
+        class_weights: Iterable[SupportsFloat] | None = None,
+        width: int | None = None,
     ) -> None:
         counts = checked_counts(class_counts)
-        one_or_two_groups(counts)
-        object.__setattr__(self, "class_counts", counts)
-        object.__setattr__(self, "loss", one_of("loss", loss, LOSSES))
-        object.__setattr__(self, "energy", Energy.of(energy))
-        self.energy.nuclear_norm(len(counts))
+        _refuse_both(energy, weight_decay)
+        values: dict[str, Any] = {
+            "class_counts": counts,
+            "loss": _named_loss(loss),
+            "energy": None if energy is None else Energy.of(energy),
+            "weight_decay": None if weight_decay is None else Decay.of(weight_decay),
+            "bias": _checked_bias(bias),
+            "features": one_of("features", features, ("free", "nonnegative")),
+            "class_weights": _checked_weights(class_weights, len(counts)),
+            "width": None if width is None else at_least("width", width, 1),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        _check_lengths(values["loss"], len(counts))
+        self.class_level()
+
+    @classmethod
+    def from_network(
+        cls,
+        class_counts: Iterable[SupportsFloat],
+        weight: Float[Tensor, "K p"],
+        class_means: Float[Tensor, "K p"],
+        *,
+        centring: str = "sample",
+        per: str = "class",
+        **variant: Any,  # noqa: ANN401 (passed on as they are)
+    ) -> PeeledProblem:
+        r"""Return the problem with the energies of a network's last layer.
+
+        Args:
+            class_counts: The number of training samples of each class.
+            weight: The classifiers, with shape :math:`(K, p)`.
+            class_means: Mean feature of each class, with shape :math:`(K, p)`.
+            centring: What features are measured about: the mean of all samples
+                (``"sample"``), the mean of the class means (``"class"``), or the origin
+                (``"none"``). The first two centre the classifiers by their mean too.
+                Under imbalance an optimum of the program has a mean of its own, so only
+                ``"none"`` reads the energies of an exact optimum back exactly; real
+                features have a mean that the program does not know, hence the default.
+            per: Whether the features' energy is averaged over classes or over samples.
+            **variant: Further arguments of :class:`PeeledProblem`, such as
+                ``bias="free"``.
+
+        Raises:
+            ShapeError: If ``weight`` and ``class_means`` are not both :math:`(K, p)`.
+            ValueError: If an argument is invalid, or an energy is zero.
+
+        Example:
+            >>> from layerpeel.geometry import simplex_etf
+            >>> frame = simplex_etf(3)
+            >>> network = PeeledProblem.from_network([9, 9, 9], 2 * frame, 3 * frame)
+            >>> network.energy
+            Energy(classifiers=4.0, features=9.0, per='class')
+        """
+        counts = checked_counts(class_counts)
+        one_of("centring", centring, ("sample", "class", "none"))
+        _check_network(len(counts), weight, class_means)
+        rows, means = (
+            weight.detach().double().cpu(),
+            class_means.detach().double().cpu(),
+        )
+        shares = torch.tensor(counts, dtype=torch.float64)
+        shares = shares / shares.sum()
+        if centring != "none":
+            rows = rows - rows.mean(dim=0)
+            means = means - (
+                shares @ means if centring == "sample" else means.mean(dim=0)
+            )
+        squares = means.square().sum(dim=1)
+        features = shares @ squares if per == "sample" else squares.mean()
+        energy = Energy(float(rows.square().sum(dim=1).mean()), float(features), per)
+        return cls(counts, energy=energy, **variant)
 
     @property
     def num_classes(self) -> int:
         """The number of classes :math:`K`."""
         return len(self.class_counts)
 
-    def solve(self, gap_tol: float = CERTIFIED_GAP) -> Solution:
-        """Solve the problem globally.
+    @property
+    def depth(self) -> int:
+        """The number of linear layers on top of the features."""
+        return self.weight_decay.depth if self.weight_decay else 1
+
+    def class_level(self) -> ClassLevel:
+        """Return the program in the class-mean logits, the form that solvers see."""
+        return class_level(
+            self.class_counts,
+            loss=self.loss,
+            holds=self.energy or self.weight_decay,
+            class_weights=self.class_weights,
+            ridge=0.0 if isinstance(self.bias, str) else self.bias,
+            nonnegative=self.features == "nonnegative",
+            width=self.width,
+        )
+
+    def solve(
+        self,
+        gap_tol: float = CERTIFIED_GAP,
+        method: str = "auto",
+        *,
+        max_steps: int | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Solution:
+        """Solve the problem, globally where that is possible.
 
         Args:
             gap_tol: The relative gap to an evaluated lower bound up to which the
                 solution calls itself certified.
+            method: ``"auto"`` takes the strongest that applies: ``"closed_form"``;
+                ``"grouped"``, which reduces classes that are alike to a few numbers and
+                proves the optimum; ``"spectral"``, the same without that reduction;
+                ``"factored"``, the best of several descents on the factors themselves,
+                which proves nothing by itself.
+            max_steps: The largest number of steps of an iterative solver: Newton steps,
+                or steps of each descent on the factors; its own default when omitted.
+            seed: Seed of the random starts of ``"factored"``.
+            device: Where ``"grouped"`` and ``"spectral"`` compute.
 
         Returns:
-            The solution. Its status is ``CLOSED_FORM`` for balanced counts; otherwise
-            ``CERTIFIED`` if the evaluated gap is at most ``gap_tol``, and else
-            ``STATIONARY``.
+            The solution. ``status`` says what is proved: ``CLOSED_FORM`` is a theorem,
+            ``CERTIFIED`` an evaluated gap of at most ``gap_tol``, anything else no more
+            than its ``certificate`` shows.
 
         Raises:
-            ValueError: If ``gap_tol`` is not finite and above zero.
+            ValueError: If ``gap_tol`` is not finite and above zero, or the method does
+                not apply to this problem.
         """
         positive("gap_tol", gap_tol)
-        tau = self.energy.nuclear_norm(self.num_classes)
-        groups = one_or_two_groups(self.class_counts)
-        spectrum, facts = _solve(groups, tau)
-        counts = [group.count for group in groups]
-        certificate, log_objective = certify(spectrum, counts, tau)
-        status = Status.of_gap(certificate.gap, gap_tol)
-        if len(groups) == 1:
-            status = Status.CLOSED_FORM
-        stats = {"log_objective": log_objective, **facts}
-        return Solution(status, certificate, self.energy, spectrum, stats)
+        if max_steps is not None:
+            at_least("max_steps", max_steps, 1)
+        request = Request(gap_tol, max_steps, seed, torch.device(device))
+        program = self.class_level()
+        return choose_route(program, method).solve(program, request)
 
 
-def two_group_program(groups: Sequence[CountGroup], tau: float) -> TwoGroups:
-    """Return the scalar program of two groups of equally frequent classes."""
-    majority, minority = groups
-    return TwoGroups(
-        majority=len(majority.classes),
-        minority=len(minority.classes),
-        log_ratio=_log_ratio(majority.count, minority.count),
-        tau=tau,
+def _named_loss(loss: Loss | str) -> Loss:
+    if isinstance(loss, str):
+        return LOSSES[one_of("loss", loss, LOSSES)]
+    if not isinstance(loss, CrossEntropy | MSE):
+        raise ValueError(
+            "`loss` must be a `CrossEntropy(...)`, an `MSE()`, or one of "
+            f"{', '.join(map(repr, LOSSES))}; got {loss!r}."
+        )
+    return loss
+
+
+def _refuse_both(energy: object, weight_decay: object) -> None:
+    if (energy is None) == (weight_decay is None):
+        got = "neither" if energy is None else "both"
+        raise ValueError(
+            "Exactly one of `energy` (budgets on mean squared norms) and `weight_decay` "
+            f"(penalties) must be given; got {got}."
+        )
+
+
+def _checked_bias(bias: str | float | None) -> str | float | None:
+    if bias is None or bias == "free":
+        return bias
+    if isinstance(bias, str | bool):
+        raise ValueError(
+            '`bias` must be None, "free", or the ridge penalty of the bias, a number '
+            f"above 0; got {bias!r}."
+        )
+    return positive("bias", bias)
+
+
+def _checked_weights(
+    weights: Iterable[SupportsFloat] | None, num_classes: int
+) -> tuple[float, ...] | None:
+    if weights is None:
+        return None
+    checked = tuple(
+        positive(f"class_weights[{k}]", float(value)) for k, value in enumerate(weights)
     )
+    _check_length("class_weights", len(checked), num_classes)
+    return checked
 
 
-def _solve(
-    groups: Sequence[CountGroup], tau: float
-) -> tuple[BlockSpectrum, Mapping[str, float]]:
-    """Return the optimal logits and facts about the search."""
-    if len(groups) == 1:
-        return solve_balanced(len(groups[0].classes), tau), {}
-    logits = solve_two_groups(two_group_program(groups, tau))
-    spectrum = logits.spectrum(groups[0].classes, groups[1].classes)
-    return spectrum, {"evaluations": logits.evaluations}
+def _check_lengths(loss: Loss, num_classes: int) -> None:
+    if isinstance(loss, CrossEntropy):
+        for name in ("scale", "offset", "margin"):
+            values = getattr(loss, name)
+            if values is not None:
+                _check_length(f"loss.{name}", len(values), num_classes)
 
 
-def _log_ratio(larger: float, smaller: float) -> float:
-    """Return the log of a ratio of counts; ratios near one keep their digits."""
-    if larger < 2 * smaller:
-        return math.log1p((larger - smaller) / smaller)
-    return math.log(larger) - math.log(smaller)
+def _check_length(name: str, length: int, num_classes: int) -> None:
+    if length != num_classes:
+        raise ValueError(
+            f"`{name}` must have one number for each of the {num_classes} classes; got "
+            f"{length}."
+        )
+
+
+def _check_network(num_classes: int, weight: Tensor, class_means: Tensor) -> None:
+    if weight.shape != class_means.shape or len(weight) != num_classes:
+        raise ShapeError(
+            f"`weight` and `class_means` must both have shape (K, p) with K = "
+            f"{num_classes}; got {tuple(weight.shape)} and {tuple(class_means.shape)}."
+        )

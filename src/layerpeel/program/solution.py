@@ -15,8 +15,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from layerpeel.geometry import Geometry
-from layerpeel.program.energy import Energy
-from layerpeel.program.spectrum import BlockSpectrum
+from layerpeel.program.factors import Factors
 
 
 class Status(enum.Enum):
@@ -92,11 +91,8 @@ class Solution:
     Logits are :math:`Z = W \bar H`: **column** :math:`k` holds the logits of the mean
     feature of class :math:`k`, which every sample of the class shares at an optimum.
     Classifiers and features are determined up to a common rotation; their Gram
-    matrices, and hence :attr:`geometry`, are determined exactly:
-
-    .. math::
-        W W^\top = \sqrt{E_W / E_H} \, (Z Z^\top)^{1/2} , \qquad
-        \bar H^\top \bar H = \sqrt{E_H / E_W} \, (Z^\top Z)^{1/2} .
+    matrices, and hence :attr:`geometry`, are determined exactly. With several linear
+    layers, the classifiers are the rows of their product.
 
     References:
         | Exploring Deep Neural Networks via Layer-Peeled Model: Minority Collapse in
@@ -105,8 +101,8 @@ class Solution:
     Attributes:
         status: How the solve ended; ``status.value`` is a sentence.
         certificate: The objective and an evaluated lower bound.
-        energy: The energies that the classifiers and class means meet with equality.
-        spectrum: The singular value decomposition of the logits.
+        factors: Classifiers and class means.
+        bias: The bias, with shape :math:`(K,)`; zeros for a program without one.
         stats: Facts about the solve, for instance ``log_objective``, which is finite
             where the objective underflows.
 
@@ -123,8 +119,8 @@ class Solution:
 
     status: Status
     certificate: Certificate
-    energy: Energy
-    spectrum: BlockSpectrum = field(repr=False)
+    factors: Factors = field(repr=False)
+    bias: Float64[Tensor, " K"] = field(repr=False)
     stats: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,27 +128,23 @@ class Solution:
 
     def __reduce__(self) -> tuple[type[Solution], tuple[object, ...]]:
         """Pickle and copy what was solved: a read-only view can be neither."""
-        parts = (self.status, self.certificate, self.energy, self.spectrum)
+        parts = (self.status, self.certificate, self.factors, self.bias)
         return Solution, (*parts, dict(self.stats))
 
     @property
     def objective(self) -> float:
-        """The mean loss over all samples, without any penalty."""
+        """The mean loss over all samples, and the penalties where there are any."""
         return self.certificate.objective
 
-    @cached_property
+    @property
     def logits(self) -> Float64[Tensor, "K K"]:
-        """Logits :math:`Z`, one class mean per column, with shape :math:`(K, K)`."""
-        return self.spectrum.matrix
+        """Logits :math:`Z`, one class mean per column, without the bias."""
+        return self.geometry.logits
 
     @cached_property
     def geometry(self) -> Geometry:
         """The Gram matrices of classifiers and class means, and the logits."""
-        return Geometry(
-            self.spectrum.left_root * self.energy.balance,
-            self.spectrum.right_root / self.energy.balance,
-            self.logits,
-        )
+        return self.factors.geometry
 
     def classifiers(self, width: int | None = None) -> Float64[Tensor, "K p"]:
         r"""Return classifiers :math:`w_k`, in the basis of :meth:`class_means`.
@@ -167,8 +159,7 @@ class Solution:
         Raises:
             ValueError: If ``width`` is smaller than the rank of the logits.
         """
-        scale = math.sqrt(self.energy.balance)
-        return self._padded(self.spectrum.left_factor(), width) * scale
+        return _padded(self.factors.classifiers(), width)
 
     def class_means(self, width: int | None = None) -> Float64[Tensor, "K p"]:
         r"""Return class means :math:`\bar h_k`, in the basis of :meth:`classifiers`.
@@ -183,17 +174,17 @@ class Solution:
         Raises:
             ValueError: If ``width`` is smaller than the rank of the logits.
         """
-        scale = math.sqrt(self.energy.balance)
-        return self._padded(self.spectrum.right_factor(), width) / scale
+        return _padded(self.factors.class_means(), width)
 
-    def _padded(
-        self, factor: Float64[Tensor, "K rank"], width: int | None
-    ) -> Float64[Tensor, "K p"]:
-        rows, rank = factor.shape
-        width = rows if width is None else width
-        if width < rank:
-            raise ValueError(
-                f"`width` must be at least {rank}, the rank of the logits; got "
-                f"{width}. In fewer dimensions this solution does not exist."
-            )
-        return torch.nn.functional.pad(factor, (0, width - rank))
+
+def _padded(
+    factor: Float64[Tensor, "K rank"], width: int | None
+) -> Float64[Tensor, "K p"]:
+    rows, rank = factor.shape
+    width = max(rows, rank) if width is None else width
+    if width < rank:
+        raise ValueError(
+            f"`width` must be at least {rank}, the rank of the logits; got "
+            f"{width}. In fewer dimensions this solution does not exist."
+        )
+    return torch.nn.functional.pad(factor, (0, width - rank))

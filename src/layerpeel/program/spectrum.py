@@ -16,6 +16,7 @@ distinct are :math:`K` groups of one class.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -79,17 +80,17 @@ class BlockSpectrum:
     @property
     def matrix(self) -> Float64[Tensor, "K K"]:
         """The matrix :math:`Z`."""
-        return self._expand(self.coupling)
+        return self._expand(self.coupling, self.within)
 
-    @property
-    def left_root(self) -> Float64[Tensor, "K K"]:
-        r"""The square root :math:`(Z Z^\top)^{1/2}`."""
-        return self._expand((self.left * self.between) @ self.left.T)
+    def left_power(self, power: float = 1.0) -> Float64[Tensor, "K K"]:
+        r"""Return :math:`U S^a U^\top`; at :math:`a = 1`, the root of :math:`Z Z^\top`."""
+        between = (self.left * self.between**power) @ self.left.T
+        return self._expand(between, self.within**power)
 
-    @property
-    def right_root(self) -> Float64[Tensor, "K K"]:
-        r"""The square root :math:`(Z^\top Z)^{1/2}`."""
-        return self._expand((self.right * self.between) @ self.right.T)
+    def right_power(self, power: float = 1.0) -> Float64[Tensor, "K K"]:
+        r"""Return :math:`V S^a V^\top`; at :math:`a = 1`, the root of :math:`Z^\top Z`."""
+        between = (self.right * self.between**power) @ self.right.T
+        return self._expand(between, self.within**power)
 
     @property
     def rank(self) -> int:
@@ -97,13 +98,13 @@ class BlockSpectrum:
         spread = (self.sizes - 1) * (self.within > self._cutoff)
         return int(spread.sum()) + int((self.between > self._cutoff).sum())
 
-    def left_factor(self) -> Float64[Tensor, "K rank"]:
-        r"""Return :math:`L = U S^{1/2}`, where :math:`L R^\top = Z`."""
-        return self._factor(self.left)
+    def left_factor(self, power: float = 0.5) -> Float64[Tensor, "K rank"]:
+        r"""Return :math:`L = U S^a`; with :math:`R = V S^{1-a}`, :math:`L R^\top = Z`."""
+        return self._factor(self.left, power)
 
-    def right_factor(self) -> Float64[Tensor, "K rank"]:
-        r"""Return :math:`R = V S^{1/2}`, in the same basis as :meth:`left_factor`."""
-        return self._factor(self.right)
+    def right_factor(self, power: float = 0.5) -> Float64[Tensor, "K rank"]:
+        r"""Return :math:`R = V S^a`, in the same basis as :meth:`left_factor`."""
+        return self._factor(self.right, power)
 
     @property
     def _cutoff(self) -> float:
@@ -117,30 +118,34 @@ class BlockSpectrum:
             index[list(classes)] = g
         return index
 
-    def _expand(self, coupling: Float64[Tensor, "G G"]) -> Float64[Tensor, "K K"]:
-        """Return the matrix with the given part between groups, block by block."""
+    def _expand(
+        self, coupling: Float64[Tensor, "G G"], within: Float64[Tensor, " G"]
+    ) -> Float64[Tensor, "K K"]:
+        """Return the matrix with the given parts between and within the groups."""
         scale = self.sizes.sqrt()
         blocks = coupling / torch.outer(scale, scale)
-        blocks = blocks - torch.diag(self.within / self.sizes)
+        blocks = blocks - torch.diag(within / self.sizes)
         group = self._group_of()
-        return blocks[group][:, group] + torch.diag(self.within[group])
+        return blocks[group][:, group] + torch.diag(within[group])
 
-    def _factor(self, between: Float64[Tensor, "G r"]) -> Float64[Tensor, "K rank"]:
+    def _factor(
+        self, between: Float64[Tensor, "G r"], power: float
+    ) -> Float64[Tensor, "K rank"]:
         keep = self.between > self._cutoff
-        indicators = between[:, keep] * self.between[keep].sqrt()
+        indicators = between[:, keep] * self.between[keep] ** power
         rows = (indicators / self.sizes.sqrt()[:, None])[self._group_of()]
-        return torch.cat([*self._spread_factors(), rows], dim=1)
+        return torch.cat([*self._spread_factors(power), rows], dim=1)
 
-    def _spread_factors(self) -> list[Float64[Tensor, "K columns"]]:
-        """Return an orthonormal basis of each group's spread, times its root."""
+    def _spread_factors(self, power: float) -> list[Float64[Tensor, "K columns"]]:
+        """Return an orthonormal basis of each group's spread, times its power."""
         factors = []
         for classes, value in zip(self.groups, self.within, strict=True):
             size = len(classes)
             if size < 2 or value <= self._cutoff:
                 continue
             # A unit simplex frame of m rows is sqrt(m / (m-1)) times such a basis.
-            frame = simplex_etf(size, size - 1) * (value * (size - 1) / size).sqrt()
-            rows = frame.new_zeros(self.num_classes, size - 1)
-            rows[list(classes)] = frame
+            scale = value**power * math.sqrt((size - 1) / size)
+            rows = value.new_zeros(self.num_classes, size - 1)
+            rows[list(classes)] = simplex_etf(size, size - 1) * scale
             factors.append(rows)
         return factors

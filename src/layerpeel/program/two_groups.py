@@ -84,6 +84,11 @@ class TwoGroupLogits:
     evaluations: int = 0
 
     @property
+    def scalars(self) -> tuple[float, float, float, float, float]:
+        """All of them: alpha, beta, rho, cos and sin."""
+        return self.alpha, self.beta, self.rho, self.cos, self.sin
+
+    @property
     def nuclear_norm(self) -> float:
         """The nuclear norm of the logits."""
         spread = (self.program.majority - 1) * self.alpha

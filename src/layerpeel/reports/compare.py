@@ -15,6 +15,7 @@ from layerpeel.reports.finding import Severity
 from layerpeel.reports.gallery import compared_pictures
 from layerpeel.reports.page import Page, Section
 from layerpeel.reports.picture import Picture
+from layerpeel.reports.prediction import Prediction
 from layerpeel.reports.report import Report
 from layerpeel.reports.table import Cell, Table
 
@@ -243,7 +244,7 @@ def _key_numbers(report: Report, groups: ClassGroups) -> dict[str, float]:
         numbers |= {
             "predicted minority cosine": default.geometry.block_cosine(groups.minority),
             "imbalance R": report.predictions.imbalance,
-            "log R0": default.log_threshold,
+            **_threshold_number(report.predictions.tail, default),
             "E_W": default.energy.classifiers,
             "E_H": default.energy.features,
             "distance to prediction": default.distance.classifier_gram,
@@ -257,3 +258,10 @@ def _key_numbers(report: Report, groups: ClassGroups) -> dict[str, float]:
         ),
         "NC1 (quotient)": m.nc1_quotient(),
     }
+
+
+def _threshold_number(tail: bool, prediction: Prediction) -> dict[str, float]:
+    """A ratio where classes collapse together, a count where they do so one by one."""
+    if tail:
+        return {"collapse at (samples)": prediction.threshold_count}
+    return {"log R0": prediction.log_threshold}

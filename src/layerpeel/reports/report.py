@@ -14,6 +14,7 @@ from layerpeel._json import plain
 from layerpeel.measurement import Measurement
 from layerpeel.reports import tables
 from layerpeel.reports.advice import Advice, advise
+from layerpeel.reports.candidates import Candidates, candidates
 from layerpeel.reports.causes import causes, with_causes
 from layerpeel.reports.checks import CHECKS, Evidence
 from layerpeel.reports.document import AbstractDocument
@@ -43,6 +44,8 @@ class Report(AbstractDocument):
         advice: The oversampling to advise; ``None`` when the classes are balanced.
         outcomes: What every check said, in the order of their codes.
         title: The name of the report.
+        candidates: The variants of the program beside the network; ``None`` where they
+            do not differ, or there is no prediction.
     """
 
     measurement: Measurement
@@ -50,6 +53,7 @@ class Report(AbstractDocument):
     advice: Advice | None
     outcomes: tuple[Outcome, ...]
     title: str = "Diagnosis of the last layer"
+    candidates: Candidates | None = None
 
     @classmethod
     def of(cls, measurement: Measurement, title: str | None = None) -> Report:
@@ -65,9 +69,12 @@ class Report(AbstractDocument):
         with causes():  # tables and checks say what is undefined, and why
             predictions = predict(measurement)
             advice = advise(measurement, predictions)
-            evidence = Evidence(measurement, predictions, advice)
+            variants = _candidates(measurement, predictions)
+            evidence = Evidence(measurement, predictions, advice, variants)
             outcomes = tuple(check(evidence) for check in CHECKS)
-        return cls(measurement, predictions, advice, outcomes, title or cls.title)
+        return cls(
+            measurement, predictions, advice, outcomes, title or cls.title, variants
+        )
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -102,6 +109,7 @@ class Report(AbstractDocument):
             partial(tables.group_table, evidence),
             partial(tables.prediction_table, evidence),
             partial(tables.distance_table, evidence),
+            partial(tables.candidate_table, evidence),
             partial(tables.collapse_table, measurement),
             partial(tables.class_table, measurement),
         )
@@ -115,7 +123,9 @@ class Report(AbstractDocument):
 
     def page(self) -> Page:
         """Return the content, structured and not yet rendered."""
-        network, groups, predictions, distances, collapse, classes = self.tables
+        network, groups, *compared, variants, collapse, classes = self.tables
+        if variants.rows:
+            compared.append(variants)
         return Page(
             title=self.title,
             subtitle=self._subtitle,
@@ -126,9 +136,7 @@ class Report(AbstractDocument):
                 *self._advice_sections,
                 Section("Pictures", pictures=self.pictures),
                 Section("The network", tables=(network, groups)),
-                Section(
-                    "Prediction against measurement", tables=(predictions, distances)
-                ),
+                Section("Prediction against measurement", tables=compared),
                 Section("Collapse", tables=(collapse,)),
                 Section("Classes", tables=(classes,)),
                 Section("Checks", outcomes=self._silent_outcomes),
@@ -145,6 +153,7 @@ class Report(AbstractDocument):
             "geometry": self.measurement.geometry().to_dict(),
             "predictions": [item.to_dict() for item in predictions.items],
             "etf_distance": plain(asdict(predictions.etf_distance)),
+            "candidates": self.candidates.to_dict() if self.candidates else None,
             "rates": list(self.advice.rates) if self.advice else None,
         }
 
@@ -174,7 +183,9 @@ class Report(AbstractDocument):
 
     @property
     def _evidence(self) -> Evidence:
-        return Evidence(self.measurement, self.predictions, self.advice)
+        return Evidence(
+            self.measurement, self.predictions, self.advice, self.candidates
+        )
 
     @property
     def _silent_outcomes(self) -> tuple[Passed | NotApplicable, ...]:
@@ -195,3 +206,11 @@ class Report(AbstractDocument):
             f"{m.num_samples} samples, {m.num_classes} classes, "
             f"{m.width} features, head {m.head or 'the model itself'}"
         )
+
+
+def _candidates(
+    measurement: Measurement, predictions: Predictions
+) -> Candidates | None:
+    """Solve the variants where they differ: they agree on balanced and on two classes."""
+    alike = measurement.groups.balanced or measurement.num_classes == 2
+    return None if alike or not predictions.items else candidates(measurement)

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from layerpeel.geometry import block_mean, etf_cosine
 from layerpeel.measurement import ENERGY_CONVENTIONS, Measurement
+from layerpeel.reports.candidates import VARIANTS_TITLE
 from layerpeel.reports.checks import Evidence
+from layerpeel.reports.prediction import Prediction
 from layerpeel.reports.table import Cell, Table
 
 
@@ -76,24 +78,32 @@ def _group_quantities(
 def prediction_table(evidence: Evidence) -> Table:
     """Return the prediction under every energy convention."""
     rates = evidence.advice.by_convention if evidence.advice else {}
+    tail = evidence.predictions.tail
+    threshold = ("collapse at", "classes below") if tail else ("log R0",)
     rows = tuple(
         (
             _spaced(item.convention),
             item.energy.classifiers,
             item.energy.features,
-            item.log_threshold,
+            *_threshold_cells(item, tail),
             item.minority_cosine,
             rates.get(item.convention),
         )
         for item in evidence.predictions.items
     )
-    columns = ("energies read as", "E_W", "E_H", "log R0", "cosine", "least rate")
     return Table(
         "The peeled model at the measured energies",
-        columns,
+        ("energies read as", "E_W", "E_H", *threshold, "cosine", "least rate"),
         rows,
         note=_prediction_note(evidence),
     )
+
+
+def _threshold_cells(item: Prediction, tail: bool) -> tuple[Cell, ...]:
+    """A long tail has no ratio R0: classes collapse one by one, by their counts."""
+    if tail:
+        return item.threshold_count, len(item.below_threshold)
+    return (item.log_threshold,)
 
 
 def distance_table(evidence: Evidence) -> Table:
@@ -123,26 +133,48 @@ def distance_table(evidence: Evidence) -> Table:
     )
 
 
+def candidate_table(evidence: Evidence) -> Table:
+    """Return the variants of the program beside the network, or why there are none."""
+    if evidence.candidates is not None:
+        return evidence.candidates.table()
+    alike = (
+        "Balanced classes end in the simplex ETF, and two classes opposite each other, "
+        "in every variant."
+    )
+    return Table(VARIANTS_TITLE, ("variant",), (), evidence.predictions.reason or alike)
+
+
 def _spaced(convention: str) -> str:
     return convention.replace("_", " ")
 
 
 def _prediction_note(evidence: Evidence) -> str:
     predictions = evidence.predictions
-    if predictions.default is None:
+    if predictions.solved is None:
         return f"No prediction: {predictions.reason}"
-    imbalance = predictions.imbalance
-    balanced = evidence.measurement.groups.balanced
-    said = (
-        "The cosine is that between all classifiers. "
-        if balanced
-        else f"The cosine is that of the minority. R = {imbalance:.4g}, log R = "
-        f"{math.log(imbalance):.2f}. "
-    )
     ways = "; ".join(
         f"{_spaced(name)}: {text}" for name, text in ENERGY_CONVENTIONS.items()
     )
-    return f"{said}Each group is solved at its mean count. Energies, {ways}."
+    said = _cosine_words(evidence)
+    return f"{said} {predictions.solved.note} Energies, {ways}."
+
+
+def _cosine_words(evidence: Evidence) -> str:
+    """Say which cosine the table shows, and what stands beside it."""
+    imbalance = evidence.predictions.imbalance
+    if evidence.measurement.groups.balanced:
+        return "The cosine is that between all classifiers."
+    if not evidence.predictions.tail:
+        return (
+            f"The cosine is that of the minority. R = {imbalance:.4g}, log R = "
+            f"{math.log(imbalance):.2f}."
+        )
+    return (
+        "The cosine is that of the minority; the least rate is that of the rarest "
+        'class. Classes with at most the samples under "collapse at" are below the '
+        "collapse threshold: their classifiers lie close together and span fewer "
+        "dimensions than there are classes. They are equal only where the counts are."
+    )
 
 
 def collapse_table(measurement: Measurement) -> Table:

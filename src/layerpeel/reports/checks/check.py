@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from layerpeel.measurement import Measurement
 from layerpeel.reports.advice import Advice
+from layerpeel.reports.candidates import Candidates
 from layerpeel.reports.finding import Finding, NotApplicable, Outcome, Passed, Severity
 from layerpeel.reports.prediction import Predictions
 
@@ -19,11 +20,14 @@ class Evidence:
         measurement: What was measured on the network.
         predictions: What the peeled program says at the measured energies.
         advice: The oversampling to advise; ``None`` without a minority.
+        candidates: The variants of the program that could describe the network;
+            ``None`` where they were not solved.
     """
 
     measurement: Measurement
     predictions: Predictions
     advice: Advice | None
+    candidates: Candidates | None = None
 
 
 @dataclass(frozen=True)

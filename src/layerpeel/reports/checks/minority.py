@@ -182,11 +182,13 @@ COSINE = Check(
         "are rare, the exactly solvable model of the last layer moves their classifiers "
         "towards each other as the imbalance R grows, and beyond a threshold R0 they "
         "coincide (minority collapse): the network can then not tell these classes "
-        "apart. The threshold is exponential in the norms of the features and "
-        "classifiers, so it is reported as log R0 with its range over the ways to "
-        "read those norms; damage starts well below it. The finding rests on the "
-        "measured cosine alone. A raised cosine can also come from classes that really "
-        "look alike."
+        "apart. In a long tail of distinct counts, classes pass the threshold one by "
+        "one; those below it have classifiers that lie close together and span fewer "
+        "dimensions than there are classes, without being equal. The threshold is "
+        "exponential in the norms of the features and classifiers, so it is reported as "
+        "log R0, or as a count in a long tail, with its range over the ways to read "
+        "those norms; damage starts well below it. The finding rests on the measured "
+        "cosine alone. A raised cosine can also come from classes that really look alike."
     ),
     ask=_ask_cosine,
 )

@@ -24,6 +24,7 @@ def _ask_fit(check: Check, evidence: Evidence) -> Outcome:
     measured = (
         "The measured classifier Gram matrix is at distance "
         f"{ours:.3f} from the prediction and {etf:.3f} from the plain simplex ETF."
+        f"{_nearest_variant(evidence)}"
     )
     if ours < etf:
         return check.passed(measured)
@@ -35,6 +36,17 @@ def _ask_fit(check: Check, evidence: Evidence) -> Outcome:
             "Trust the measurements above; take predicted numbers as a starting point, "
             "and measure again after retraining."
         ),
+    )
+
+
+def _nearest_variant(evidence: Evidence) -> str:
+    """Name the variant of the program that is nearest."""
+    if evidence.candidates is None:
+        return ""
+    nearest = evidence.candidates.nearest()
+    return (
+        " In the table of variants, classifiers and class means together, the nearest is "
+        f"{nearest.name} at {nearest.gram:.3f}."
     )
 
 
@@ -72,7 +84,10 @@ FIT = Check(
         "The peeled model has one optimum for given class counts and energies. A "
         "network that is not at a minimum, is not collapsed, or has nonnegative "
         "features and a bias can be elsewhere; then the frame that ignores the counts "
-        "can be as good a description."
+        "can be as good a description. The prediction is the Layer-Peeled Model with "
+        "free features; the table of variants says whether one with weight decay per "
+        "sample, nonnegative features or a bias is nearer. None is nearest to every "
+        "network."
     ),
     ask=_ask_fit,
 )

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+
+from layerpeel.program.factored._objective import FactorObjective
+from layerpeel.program.factored._points import (
+    explicit_factors,
+    point_of_factors,
+    point_of_logits,
+    point_of_pair,
+)
+from layerpeel.program.factors import ExplicitFactors
+from tests.program.reference import factor_penalty, make_program, objective
+
+FOUR = [20.0, 10.0, 5.0, 3.0]
+
+
+def objective_of(depth, width=4, **more):
+    program = make_program(FOUR, decay=(1e-3, 1e-2, 2e-3, 5e-3)[: depth + 1], **more)
+    return FactorObjective(program, width)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_factors_of_logits_spend_the_least(depth):
+    function = objective_of(depth)
+    logits = np.random.default_rng(0).normal(size=(4, 4))
+    point = point_of_logits(function, logits)
+    np.testing.assert_allclose(function.logits(point), logits, atol=1e-13)
+    spent = function.value(function.pack(point))
+    assert spent == pytest.approx(objective(function.program, logits), rel=1e-12)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("width", [2, 4, 6])
+def test_pairs_keep_features_and_split_classifiers(depth, width):
+    function = objective_of(depth, width, nonnegative=True)
+    random = np.random.default_rng(0)
+    rows, features = random.normal(size=(4, 2)), random.random((2, 4))
+    point = point_of_pair(function, rows, features)
+    delta = function.program.feature_weights.numpy()
+    np.testing.assert_allclose(
+        function.logits(point), rows @ features / delta, atol=1e-13
+    )
+    assert [factor.shape for factor in point.factors] == list(function.shapes)
+    found = explicit_factors(function.program, point)
+    spent = factor_penalty(function.program, found.rows, found.means)
+    loss = function.program.data_term(found.rows @ found.means.T).item()
+    assert function.value(function.pack(point)) == pytest.approx(
+        loss + spent, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_given_factors_keep_their_logits_where_the_width_allows(nonnegative):
+    function = objective_of(1, nonnegative=nonnegative)
+    random = np.random.default_rng(0)
+    rows, means = random.normal(size=(4, 3)), random.random((4, 3))
+    given = ExplicitFactors(torch.tensor(rows), torch.tensor(means))
+    point = point_of_factors(function, given)
+    np.testing.assert_allclose(function.logits(point), rows @ means.T, atol=1e-13)
+    assert not nonnegative or (point.factors[-1] >= 0).all()
