@@ -164,8 +164,8 @@ class PeeledProblem:
             >>> from layerpeel.geometry import simplex_etf
             >>> frame = simplex_etf(3)
             >>> network = PeeledProblem.from_network([9, 9, 9], 2 * frame, 3 * frame)
-            >>> network.energy
-            Energy(classifiers=4.0, features=9.0, per='class')
+            >>> round(network.energy.classifiers, 9), round(network.energy.features, 9)
+            (4.0, 9.0)
         """
         counts = checked_counts(class_counts)
         one_of("centring", centring, ("sample", "class", "none"))
