@@ -102,7 +102,14 @@ def test_objective_is_finite_in_logarithm_where_it_underflows():
     solution = solve([2.0, 2.0, 1.0, 1.0], energy=(1e6, 1e6))
     assert solution.objective == 0.0
     assert -1.4e6 < solution.stats["log_objective"] < -6e5
+    # Two groups are proved in the logarithm of the loss.
+    assert solution.status is Status.CERTIFIED
+    assert 0 <= solution.certificate.gap < 1e-10
+
+
+def test_gaps_are_honest_where_rounding_of_the_logits_shows():
     # Logits of 1e6 carry rounding of 1e-10, which the gap multiplies by 1e6.
+    solution = solve([3.0, 3.0, 2.0, 2.0, 1.0, 1.0], energy=(1e6, 1e6))
     assert solution.status is Status.STATIONARY
     assert 0 < solution.certificate.gap < 1e-2
 
