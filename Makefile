@@ -28,7 +28,7 @@ demo: $(VENV)/.installed-all ## train, diagnose, oversample, compare: an HTML re
 	@$(BIN)/layerpeel demo --out layerpeel-demo
 
 test: $(VENV)/.installed-dev ## run the tests
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 
 lint: $(VENV)/.installed-dev ## check style, formatting and types
 	@$(BIN)/ruff check .

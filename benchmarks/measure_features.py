@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from layerpeel.measurement import measure_features
-from layerpeel.measurement.accumulator import MomentsAccumulator
+from layerpeel.measurement.statistics.accumulator import MomentsAccumulator
 
 FULL = {"samples": 50_000, "width": 512, "classes": 100, "pairs": 15}
 SMOKE = {"samples": 4_000, "width": 64, "classes": 10, "pairs": 3}

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 import layerpeel as lp
-from layerpeel.program.phase_diagram import phase_diagram
+from layerpeel.program.pairs.phase_diagram import phase_diagram
 
 FULL = {"side": 200, "pairs": 7}
 SMOKE = {"side": 20, "pairs": 2}

@@ -43,6 +43,10 @@ class NondeterminismError(LayerpeelError, RuntimeError):
     """The same batch gave different features twice."""
 
 
+class MergeError(LayerpeelError, ValueError):
+    """Two accumulated values differ in kind, sizes or conventions."""
+
+
 class FileError(LayerpeelError, ValueError):
     """A file does not hold what its name or its use says."""
 

@@ -15,8 +15,7 @@ from layerpeel._checks import (
     UndefinedWarning,
 )
 from layerpeel.measurement import Confusion, measure
-
-from .models import MODELS, Wrapped, mlp
+from tests.measurement.models import MODELS, Wrapped, mlp
 
 LINEAR = MODELS["linear"]
 

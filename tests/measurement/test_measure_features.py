@@ -10,10 +10,9 @@ from layerpeel._checks import (
     ShapeError,
 )
 from layerpeel.measurement import measure_features
-from layerpeel.measurement.arrays import as_tensor
-
-from .reference import Reference, assert_agrees
-from .test_metrics import blobs
+from layerpeel.measurement.sources.arrays import as_tensor
+from tests.measurement.reference import Reference, assert_agrees
+from tests.measurement.test_metrics import blobs
 
 H, Y, W, B = blobs(classes=4, width=6)
 EXPECTED = Reference(H, Y, W, H.double() @ W.T + B)

@@ -9,9 +9,8 @@ import torch
 from layerpeel._checks import UndefinedWarning
 from layerpeel.geometry import ClassGroups, Geometry
 from layerpeel.measurement import ENERGY_CONVENTIONS, measure_features
-
-from .collapsed import measured
-from .test_metrics import blobs
+from tests.measurement.collapsed import measured
+from tests.measurement.test_metrics import blobs
 
 
 def imbalanced(**kwargs):

@@ -8,8 +8,7 @@ import torch
 
 from layerpeel._checks import UndefinedWarning
 from layerpeel.measurement import measure, measure_features, moments
-
-from .reference import Reference, assert_agrees
+from tests.measurement.reference import Reference, assert_agrees
 
 
 def blobs(

@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from layerpeel.measurement import measure_features
-
-from .reference import Reference, assert_agrees, nc2, rank_pinv
-from .test_metrics import blobs
+from tests.measurement.reference import Reference, assert_agrees, nc2, rank_pinv
+from tests.measurement.test_metrics import blobs
 
 
 def test_comparison_can_fail():

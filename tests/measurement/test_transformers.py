@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from layerpeel.measurement import measure
-
-from .reference import Reference, assert_agrees
+from tests.measurement.reference import Reference, assert_agrees
 
 transformers = pytest.importorskip("transformers", reason="an optional dependency")
 

@@ -9,17 +9,17 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from layerpeel._checks import BatchError, UndefinedWarning, listed
-from layerpeel.measurement.accumulator import MomentsAccumulator
-from layerpeel.measurement.classes import grouped_classes
-from layerpeel.measurement.confusion import Confusion
-from layerpeel.measurement.finite import FiniteGuard
-from layerpeel.measurement.layer import Layer
 from layerpeel.measurement.measurement import Measurement
-from layerpeel.measurement.moments import ClassMoments
-from layerpeel.measurement.nc4 import NearestMean
-from layerpeel.measurement.rows import DecisionCache, Rows, RowSource
-from layerpeel.measurement.sample import SampleCollector
-from layerpeel.measurement.units import UnitRange
+from layerpeel.measurement.sources.classes import grouped_classes
+from layerpeel.measurement.sources.finite import FiniteGuard
+from layerpeel.measurement.sources.layer import Layer
+from layerpeel.measurement.sources.rows import DecisionCache, Rows, RowSource
+from layerpeel.measurement.statistics.accumulator import MomentsAccumulator
+from layerpeel.measurement.statistics.confusion import Confusion
+from layerpeel.measurement.statistics.moments import ClassMoments
+from layerpeel.measurement.statistics.nearest_mean import NearestMean
+from layerpeel.measurement.statistics.sample import SampleCollector
+from layerpeel.measurement.statistics.units import UnitRange
 
 
 def assemble(

@@ -10,13 +10,13 @@ from torch import nn
 
 from layerpeel._checks import at_least
 from layerpeel.measurement.assembly import assemble
-from layerpeel.measurement.determinism import check_deterministic as probe
-from layerpeel.measurement.extraction import Batches, ModelRows
-from layerpeel.measurement.forward import evaluating
-from layerpeel.measurement.head import find_head
-from layerpeel.measurement.layer import checked_layer
 from layerpeel.measurement.measurement import Measurement
-from layerpeel.measurement.rows import DecisionCache
+from layerpeel.measurement.sources.determinism import check_deterministic as probe
+from layerpeel.measurement.sources.extraction import Batches, ModelRows
+from layerpeel.measurement.sources.forward import evaluating
+from layerpeel.measurement.sources.head import find_head
+from layerpeel.measurement.sources.layer import checked_layer
+from layerpeel.measurement.sources.rows import DecisionCache
 
 
 def measure(

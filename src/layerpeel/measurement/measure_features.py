@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 from layerpeel._checks import at_least
-from layerpeel.measurement.arrays import AnyArray, ArrayRows, as_tensor, checked_labels
 from layerpeel.measurement.assembly import assemble
-from layerpeel.measurement.layer import Layer, checked_layer
 from layerpeel.measurement.measurement import Measurement
-from layerpeel.measurement.rows import DecisionCache
+from layerpeel.measurement.sources.arrays import (
+    AnyArray,
+    ArrayRows,
+    as_tensor,
+    checked_labels,
+)
+from layerpeel.measurement.sources.layer import Layer, checked_layer
+from layerpeel.measurement.sources.rows import DecisionCache
 
 
 def measure_features(

@@ -1,8 +1,9 @@
 r"""What was measured of a last layer: a value, and every metric that it yields.
 
-Sources and formulas stand with the functions that are called: :mod:`.nc1` to
-:mod:`.nc4`, :mod:`.energies`, :mod:`.block`. Choices that published measurements make
-differently are arguments here, and are described in :mod:`.conventions`.
+Sources and formulas stand with the functions that are called, in
+:mod:`layerpeel.measurement.metrics`. Choices that published measurements make
+differently are arguments here, and are described in
+:mod:`layerpeel.measurement.statistics.conventions`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,25 @@ from torch import Tensor
 from layerpeel._checks import UndefinedWarning, one_of, undefined
 from layerpeel._json import plain
 from layerpeel.geometry import ClassGroups, Geometry
-from layerpeel.measurement.block import MinorityBlock, classifier_block, feature_block
-from layerpeel.measurement.confusion import Confusion
-from layerpeel.measurement.conventions import POOLINGS, centred_means, row_centred
-from layerpeel.measurement.energies import ENERGY_CONVENTIONS, energies
-from layerpeel.measurement.moments import ClassMoments
-from layerpeel.measurement.nc1 import cdnv, nc1, nc1_quotient
-from layerpeel.measurement.nc2 import NC2, nc2
-from layerpeel.measurement.nc3 import nc3
-from layerpeel.measurement.nc4 import NearestMean
-from layerpeel.measurement.sample import FeatureSample
-from layerpeel.measurement.units import UnitRange
+from layerpeel.measurement.metrics.block import (
+    MinorityBlock,
+    classifier_block,
+    feature_block,
+)
+from layerpeel.measurement.metrics.energies import ENERGY_CONVENTIONS, energies
+from layerpeel.measurement.metrics.nc1 import cdnv, nc1, nc1_quotient
+from layerpeel.measurement.metrics.nc2 import NC2, nc2
+from layerpeel.measurement.metrics.nc3 import nc3
+from layerpeel.measurement.statistics.confusion import Confusion
+from layerpeel.measurement.statistics.conventions import (
+    POOLINGS,
+    centred_means,
+    row_centred,
+)
+from layerpeel.measurement.statistics.moments import ClassMoments
+from layerpeel.measurement.statistics.nearest_mean import NearestMean
+from layerpeel.measurement.statistics.sample import FeatureSample
+from layerpeel.measurement.statistics.units import UnitRange
 
 P = ParamSpec("P")
 T = TypeVar("T")

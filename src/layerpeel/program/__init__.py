@@ -8,7 +8,6 @@ from layerpeel.program.closed import (
 from layerpeel.program.counts import two_group_counts
 from layerpeel.program.cross_entropy import CrossEntropy
 from layerpeel.program.decay import Decay
-from layerpeel.program.decay_thresholds import DecayThresholds, decay_thresholds
 from layerpeel.program.dynamics import (
     BalancedFlow,
     CentralPath,
@@ -36,10 +35,11 @@ from layerpeel.program.limits import (
 )
 from layerpeel.program.mse import MSE
 from layerpeel.program.oversampling import Oversampling, oversampling
-from layerpeel.program.phase_diagram import PhaseDiagram, phase_diagram
+from layerpeel.program.pairs.decay_thresholds import DecayThresholds, decay_thresholds
+from layerpeel.program.pairs.phase_diagram import PhaseDiagram, phase_diagram
+from layerpeel.program.pairs.thresholds import collapse_threshold, vanishing_threshold
 from layerpeel.program.problem import PeeledProblem
 from layerpeel.program.solution import Certificate, Solution, Status
-from layerpeel.program.thresholds import collapse_threshold, vanishing_threshold
 
 __all__ = [
     # problem and solution

@@ -14,12 +14,12 @@ from layerpeel._checks import UndefinedWarning, listed
 from layerpeel._tolerances import EPS, OVERSAMPLING_MARGIN
 from layerpeel.geometry import split_classes
 from layerpeel.program.counts import CountGroup, checked_counts, count_groups
-from layerpeel.program.dual_path import solve_two_groups
 from layerpeel.program.energy import Energy
 from layerpeel.program.floor import LOG_FLOOR_TOL, FloorPath
-from layerpeel.program.pair import two_group_program
-from layerpeel.program.thresholds import exp_or_inf, log_collapse_threshold
-from layerpeel.program.two_groups import TwoGroups
+from layerpeel.program.pairs.dual_path import solve_two_groups
+from layerpeel.program.pairs.pair import two_group_program
+from layerpeel.program.pairs.thresholds import exp_or_inf, log_collapse_threshold
+from layerpeel.program.pairs.two_groups import TwoGroups
 
 # The tolerance on the logarithm of the rate: far below what an integer rate resolves.
 _LOG_RATE_TOL = 1e-11

@@ -24,7 +24,7 @@ from layerpeel.program.closed import (
 from layerpeel.program.closed.interpolation import interpolates, solve_interpolation
 from layerpeel.program.convex import solve_convex
 from layerpeel.program.factored import solve_deep_cross_entropy, solve_factored
-from layerpeel.program.pair import is_pair, solve_pair
+from layerpeel.program.pairs.pair import is_pair, solve_pair
 from layerpeel.program.reduction import alike
 from layerpeel.program.solution import Solution
 

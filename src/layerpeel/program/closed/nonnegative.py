@@ -59,8 +59,8 @@ from layerpeel.program.closed._reach import (
 from layerpeel.program.closed.logit_gaps import GapProgram
 from layerpeel.program.energy import Energy
 from layerpeel.program.factors import ExplicitFactors
+from layerpeel.program.pairs.thresholds import exp_or_inf
 from layerpeel.program.solution import Solution, Status
-from layerpeel.program.thresholds import exp_or_inf
 
 
 def solve_nonnegative(program: ClassLevel, gap_tol: float) -> Solution:

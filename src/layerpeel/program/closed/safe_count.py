@@ -34,7 +34,7 @@ from layerpeel.program.closed.shrinkage import log_critical
 from layerpeel.program.cross_entropy import CrossEntropy
 from layerpeel.program.decay import Decay
 from layerpeel.program.mse import MSE
-from layerpeel.program.thresholds import exp_or_inf
+from layerpeel.program.pairs.thresholds import exp_or_inf
 
 
 def collapse_count(

@@ -12,7 +12,7 @@ from layerpeel._figures import colour, style
 from layerpeel.geometry import ClassGroups, split_classes
 from layerpeel.program import PeeledProblem
 from layerpeel.program.counts import count_groups
-from layerpeel.program.phase_diagram import PhaseDiagram, phase_diagram
+from layerpeel.program.pairs.phase_diagram import PhaseDiagram, phase_diagram
 from layerpeel.reports.forecasts.thresholds import is_layer_peeled
 
 _POINTS = 200

@@ -11,13 +11,13 @@ from layerpeel._json import plain
 from layerpeel.program import Energy, PeeledProblem
 from layerpeel.program.class_level import ClassLevel, SoftmaxLoss
 from layerpeel.program.closed import nonnegative_collapse_threshold
-from layerpeel.program.reduction import alike
-from layerpeel.program.support import largest_rank
-from layerpeel.program.thresholds import (
+from layerpeel.program.pairs.thresholds import (
     collapse_threshold,
     exp_or_inf,
     vanishing_threshold,
 )
+from layerpeel.program.reduction import alike
+from layerpeel.program.support import largest_rank
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Where rows of features, labels and logits come from."""

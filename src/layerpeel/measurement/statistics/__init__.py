@@ -1,0 +1,1 @@
+"""What is accumulated over data: values that merge."""

@@ -1,0 +1,1 @@
+"""Programs with two sizes of classes, the setting of minority collapse."""

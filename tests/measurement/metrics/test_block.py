@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from layerpeel.geometry import ClassGroups, Geometry, simplex_etf
+from layerpeel.measurement.metrics.block import classifier_block, feature_block
+
+GROUPS = ClassGroups(majority=(0, 1), minority=(2, 3, 4))
+# Majority of length 2 at a right angle; minority of lengths 1, 2 and 3, two of them
+# parallel and one at a right angle to both.
+ROWS = torch.tensor([[2.0, 0, 0], [0, 2, 0], [1, 0, 0], [0, 0, 2], [3, 0, 0]]).double()
+
+
+def test_statistics_by_hand():
+    block = classifier_block(Geometry.of(ROWS, torch.flip(ROWS, (0,))), GROUPS)
+    assert block.cosine == pytest.approx(1 / 3)
+    assert block.cosine_std == pytest.approx(np.std([1, 0, 0]))
+    assert block.majority_cosine == 0
+    assert block.norm_ratio == 1.0
+    features = feature_block(Geometry.of(torch.flip(ROWS, (0,)), ROWS), GROUPS)
+    assert features == block
+
+
+def test_minority_collapse_has_cosine_one():
+    rows = torch.cat([simplex_etf(3), simplex_etf(3)[:1] / 4, simplex_etf(3)[:1] / 4])
+    block = classifier_block(Geometry.of(rows, rows), ClassGroups((0, 1, 2), (3, 4)))
+    assert block.cosine == pytest.approx(1)
+    assert block.cosine_std == pytest.approx(0, abs=1e-12)
+    assert block.majority_cosine == pytest.approx(-0.5)
+    assert block.norm_ratio == pytest.approx(4)
+
+
+def test_vanished_and_unseen_classes_are_nan():
+    rows = ROWS.clone()
+    rows[2:] = 0
+    block = classifier_block(Geometry.of(rows, rows), GROUPS)
+    assert np.isnan([block.cosine, block.cosine_std, block.norm_ratio]).all()
+    means = ROWS.clone()
+    means[4] = torch.nan
+    assert np.isnan(feature_block(Geometry.of(ROWS, means), GROUPS).cosine)
+
+
+@pytest.mark.parametrize("minority", [(), (4,)])
+def test_groups_without_pairs_are_nan(minority):
+    block = classifier_block(Geometry.of(ROWS, ROWS), ClassGroups((0,), minority))
+    assert np.isnan([block.cosine, block.cosine_std, block.majority_cosine]).all()
+    assert np.isnan(block.norm_ratio) == (not minority)

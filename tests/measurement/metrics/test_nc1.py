@@ -1,0 +1,121 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from layerpeel._checks import UndefinedWarning
+from layerpeel.geometry import simplex_etf
+from layerpeel.measurement import cdnv, nc1, nc1_quotient
+from tests.measurement.collapsed import measured
+from tests.measurement.reference import rank_pinv
+
+
+@pytest.mark.parametrize(("classes", "width"), [(4, 6), (4, 3), (2, 1), (5, 40)])
+def test_zero_under_collapse(classes, width):
+    m = measured(classes, width)
+    for pooling in ("pooled", "class"):
+        assert m.nc1(pooling=pooling) < 1e-25
+        assert m.nc1_quotient(pooling=pooling) < 1e-25
+    assert m.cdnv() < 1e-25
+
+
+@pytest.mark.parametrize(("classes", "width"), [(4, 6), (9, 4), (3, 3), (30, 12)])
+def test_agrees_with_a_pseudo_inverse_of_that_rank(classes, width):
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(width, width, generator=g).double()
+    means = torch.randn(classes, width, generator=g).double()
+    within, means = A @ A.T, means - means.mean(0)
+    S_B = (means.T @ means / classes).numpy()
+    inverse = rank_pinv(S_B, min(classes - 1, width))
+    expected = np.trace(within.numpy() @ inverse) / classes
+    assert nc1(within, means) == pytest.approx(expected, rel=1e-10)
+
+
+def test_isotropic_noise_on_an_etf_in_closed_form():
+    # S_B = (1/K) sum m m^T = (scale^2 / (K - 1)) I on K - 1 dimensions.
+    K, scale, sigma = 5, 3.0, 0.2
+    within = sigma**2 * torch.eye(8).double()
+    means = scale * simplex_etf(K, 8)
+    assert nc1(within, means) == pytest.approx((K - 1) ** 2 * sigma**2 / scale**2 / K)
+    assert nc1_quotient(8 * sigma**2, means) == pytest.approx(8 * sigma**2 / scale**2)
+    distance = 2 * scale**2 * K / (K - 1)
+    variances = torch.full((K,), 8 * sigma**2).double()
+    assert cdnv(means, variances) == pytest.approx(8 * sigma**2 / distance)
+
+
+def test_rounding_noise_off_the_mean_space_does_not_matter():
+    # A K-th singular value of 1e-13 is noise, though large against eps for this size.
+    g = torch.Generator().manual_seed(0)
+    means = simplex_etf(4, 7)
+    noisy = means + 1e-13 * torch.randn(4, 7, generator=g).double()
+    within = torch.eye(7).double()
+    assert nc1(within, noisy) == pytest.approx(nc1(within, means), rel=1e-9)
+
+
+def test_dead_units_change_nothing():
+    g = torch.Generator().manual_seed(0)
+    A, means = (
+        torch.randn(5, 5, generator=g).double(),
+        torch.randn(4, 5, generator=g).double(),
+    )
+    means -= means.mean(0)
+    within = A @ A.T
+    pad = torch.nn.functional.pad
+    assert nc1(pad(within, (0, 3, 0, 3)), pad(means, (0, 3))) == pytest.approx(
+        nc1(within, means), rel=1e-12
+    )
+
+
+def test_classes_without_samples_are_left_out():
+    means = simplex_etf(3, 5)
+    nan = torch.full((2, 5), torch.nan).double()
+    within, variances = torch.eye(5).double(), torch.ones(3).double()
+    gaps = torch.cat([nan[:1], means, nan[:1]])
+    assert nc1(within, gaps) == nc1(within, means)
+    assert nc1_quotient(5.0, gaps) == nc1_quotient(5.0, means)
+    spread = torch.cat([nan[0, :1], variances, nan[0, :1]])
+    assert cdnv(gaps, spread) == cdnv(means, variances)
+
+
+def test_rotation_and_scale_invariance():
+    g = torch.Generator().manual_seed(0)
+    A, means = (
+        torch.randn(6, 6, generator=g).double(),
+        torch.randn(4, 6, generator=g).double(),
+    )
+    means -= means.mean(0)
+    turn, _ = torch.linalg.qr(torch.randn(6, 6, generator=g).double())
+    turned = nc1(9 * turn.T @ A @ A.T @ turn, 3 * means @ turn)
+    assert turned == pytest.approx(nc1(A @ A.T, means), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    "means", [torch.zeros(3, 4), torch.zeros(1, 4), torch.zeros(0, 4)]
+)
+def test_undefined_when_means_do_not_differ(means):
+    means = means.double()
+    calls = [
+        lambda: nc1(torch.eye(4).double(), means),
+        lambda: nc1_quotient(1.0, means),
+        lambda: cdnv(means, means[:, 0]),
+    ]
+    for call in calls:
+        with pytest.warns(UndefinedWarning, match="undefined"):
+            assert np.isnan(call())
+
+
+def test_cdnv_is_undefined_for_a_single_coinciding_pair():
+    means = torch.tensor([[1.0], [1.0], [4.0]]).double()
+    with pytest.warns(UndefinedWarning, match="distinct means"):
+        assert np.isnan(cdnv(means, torch.ones(3).double()))
+
+
+def test_cdnv_far_from_the_origin():
+    means = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]).double() + 1e9
+    v = torch.tensor([1.0, 2.0, 3.0]).double()
+    pairs = [
+        (v[i] + v[j]) / (2 * (means[i] - means[j]).square().sum())
+        for i, j in itertools.combinations(range(3), 2)
+    ]
+    assert cdnv(means, v) == pytest.approx(float(sum(pairs) / 3), rel=1e-12)
