@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from layerpeel._checks import UndefinedWarning
-from layerpeel.measurement import measure, measure_features, moments
+from layerpeel.measurement import measure, measure_features
+from layerpeel.measurement.statistics import moments
 from tests.measurement.reference import Reference, assert_agrees
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from layerpeel.measurement import ClassMoments, moments
+from layerpeel.measurement import ClassMoments
+from layerpeel.measurement.statistics import moments
 from layerpeel.measurement.statistics.accumulator import MomentsAccumulator
 from tests.measurement.statistics.test_moments import assert_close, data, reference
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from layerpeel.measurement import sample
+from layerpeel.measurement.statistics import sample
 from layerpeel.measurement.statistics.sample import SampleCollector
 
 

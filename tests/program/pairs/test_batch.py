@@ -5,7 +5,7 @@ import pytest
 
 from layerpeel.program.pairs.batch import TwoGroupBatch
 from layerpeel.program.pairs.two_groups import TwoGroupLogits, TwoGroups
-from tests.program.test_two_groups import CASES, entrywise, logits_of
+from tests.program.pairs.test_two_groups import CASES, entrywise, logits_of
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from layerpeel.program import dual_grid
+from layerpeel.program.pairs import dual_grid
 from layerpeel.program.pairs.certificate import relative_gaps
 from layerpeel.program.pairs.dual_grid import solve_two_group_grid
 from layerpeel.program.pairs.dual_path import solve_two_groups
