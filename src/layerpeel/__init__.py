@@ -1,6 +1,7 @@
 """layerpeel: predict, measure and mend the last layer of a trained classifier."""
 
 from layerpeel._checks import LayerpeelError, UndefinedWarning
+from layerpeel._version import __version__ as __version__
 from layerpeel.geometry import (
     ClassGroups,
     Geometry,
@@ -11,7 +12,17 @@ from layerpeel.geometry import (
     simplex_etf,
     split_classes,
 )
-from layerpeel.measurement import Measurement, measure, measure_features
+from layerpeel.measurement import (
+    History,
+    LayerProfile,
+    Measurement,
+    Tracker,
+    load_measurement,
+    measure,
+    measure_features,
+    merge_measurements,
+    save_measurement,
+)
 from layerpeel.program import (
     MSE,
     BalancedFlow,
@@ -73,8 +84,6 @@ from layerpeel.reports import (
     forecast,
 )
 
-__version__ = "0.1.0"
-
 __all__ = [
     # from a network to a report
     "Advice",
@@ -86,9 +95,15 @@ __all__ = [
     "diagnose",
     "diagnose_features",
     # measurement
+    "History",
+    "LayerProfile",
     "Measurement",
+    "Tracker",
+    "load_measurement",
     "measure",
     "measure_features",
+    "merge_measurements",
+    "save_measurement",
     # prediction
     "Candidate",
     "Candidates",

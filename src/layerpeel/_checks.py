@@ -51,52 +51,75 @@ class FileError(LayerpeelError, ValueError):
     """A file does not hold what its name or its use says."""
 
 
+class StateError(LayerpeelError, ValueError):
+    """A saved state belongs to something else than what it is loaded into."""
+
+
 class SourceError(LayerpeelError, ValueError):
     """A reference to a model or to data leads nowhere, or to something else."""
+
+
+class RankError(LayerpeelError, RuntimeError):
+    """Another process of a distributed job raised, or disagrees with this one."""
+
+
+class LayerError(LayerpeelError, ValueError):
+    """A layer does not exist, is not called once per batch, or gives no features."""
 
 
 class UndefinedWarning(UserWarning):
     """A quantity is undefined and reported as NaN; the message names the cause."""
 
 
-def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
-    """Return ``value`` if it is allowed.
+def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is allowed; of one in other letters say which is meant.
 
     Raises:
         ValueError: If it is not; the message lists the allowed values.
     """
     allowed = tuple(allowed)
-    if value in allowed:
+    if isinstance(value, str) and value in allowed:
         return value
-    close = get_close_matches(str(value), allowed, n=1)
+    lowered = {option.lower(): option for option in allowed}
+    close = [lowered[c] for c in get_close_matches(str(value).lower(), lowered, n=1)]
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
         f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {value!r}.{hint}"
     )
 
 
-def positive(name: str, value: float) -> float:
-    """Return ``value`` as a float if it is finite and above zero.
+def positive(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is a finite number above zero.
 
     Raises:
         ValueError: If it is not.
     """
-    number = float(value)
-    if not (math.isfinite(number) and number > 0):
+    number = as_number(value)
+    if number is None or not (math.isfinite(number) and number > 0):
         raise ValueError(f"`{name}` must be a finite number above 0; got {value!r}.")
     return number
 
 
-def at_least(name: str, value: int, least: int) -> int:
+def at_least(name: str, value: object, least: int) -> int:
     """Return ``value`` if it is an integer of at least ``least``.
 
     Raises:
         ValueError: If it is not.
     """
-    whole = math.isfinite(value) and int(value) == value
-    if isinstance(value, bool) or not whole or value < least:
+    number = None if isinstance(value, bool | str) else as_number(value)
+    if number is None or not number.is_integer() or number < least:
         raise ValueError(f"`{name}` must be an integer >= {least}; got {value!r}.")
-    return int(value)
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def as_number(value: object) -> float | None:
+    """Return a number, or a text that reads as one, as a float; else ``None``."""
+    if len(getattr(value, "shape", ())) > 0:
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def listed(items: Sequence[object], most: int = 8) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 EPS = torch.finfo(torch.float64).eps
@@ -42,9 +44,10 @@ CERTIFIED_GAP = 1e-8
 # squared factors of an absent direction converge to zero quadratically, far past it.
 ABSENT_DIRECTION = 1e-12
 
-# The slope in a free bias, relative to the weights it sums, that is rounding. The lower
-# bound of a program with a free bias needs a slope of zero.
-STATIONARY_BIAS = 1e-13
+# No relative gap is reported below this: the objective at the factors that are handed
+# out differs from the reported one by one or two eps, however small the gap of the
+# scalars they are made of.
+RESOLVED_GAP = 4 * EPS
 
 # Class counts that differ by less than this, relatively, are the same count: means of
 # equal counts differ by a few ulps, and real counts by far more.
@@ -62,6 +65,14 @@ STATIONARY_GRADIENT = 1e-10
 # values converge twice as fast as gradients, and distinct optima lie further apart.
 SAME_OBJECTIVE = 1e-8
 
+# No class has a smaller share of a loss: its logarithm, its square and what is divided by
+# it are still floats, with room for scales and energies.
+LEAST_WEIGHT = 1e-100
+
+# A squared distance below this share of the squared lengths it is the difference of has
+# lost more than three digits to cancellation, and is recomputed: about twelve are left.
+CANCELLED_SHARE = 1e-3
+
 
 def rank_cutoff(largest: float, rows: int, columns: int) -> float:
     """Return the singular value below which a direction is numerically absent.
@@ -70,3 +81,18 @@ def rank_cutoff(largest: float, rows: int, columns: int) -> float:
     order of ``eps * largest`` for each of up to ``max(shape)`` accumulated terms.
     """
     return max(rows, columns) * EPS * largest
+
+
+def covariance_rank_tolerance(width: int, eps: float) -> float:
+    """Return the share of the largest singular value that counts as zero.
+
+    Rounding of features to a dtype with this ``eps`` adds up like the root of the width.
+    The eigenvalues of a covariance in float64 are known to ``EPS`` per term of the
+    largest, and singular values to the root of that.
+    """
+    return max(math.sqrt(width) * eps, math.sqrt(width * EPS))
+
+
+# A neuron whose deviation is below this many units in the last place of its mean is
+# constant: its mean is known to a few of them, and merging means adds a few more.
+CONSTANT_ULPS = 64.0

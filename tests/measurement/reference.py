@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import torch
 
 
 class Reference:
@@ -59,6 +60,32 @@ class Reference:
     def nc3(self, centring, centred=True):
         w, m = self.classifiers(centred)[self.seen], self.means(centring)
         return np.linalg.norm(w / np.linalg.norm(w) - m / np.linalg.norm(m))
+
+    def nc3_rows(self, centring, centred=True):
+        w, m = self.classifiers(centred)[self.seen], self.means(centring)
+        return np.mean(np.sqrt(sq(unit(w) - unit(m))))
+
+    def nc3_product(self, frame):
+        simplex = frame == "simplex"
+        w = self.classifiers(simplex)[self.seen]
+        return frame_distance(
+            w @ self.means("sample" if simplex else "none").T, simplex=simplex
+        )
+
+    def nc5(self, outside, centring):
+        o = outside - self.centre(centring)
+        return np.mean([abs(unit(m) @ unit(o)) for m in self.means(centring)])
+
+    def bias(self, b, centring, centred):
+        logits = self.W @ self.centre(centring) + b
+        return np.linalg.norm(logits - centred * logits.mean())
+
+    def class_margins(self, b):
+        margins = np.full(self.K, math.nan)
+        for k in self.seen:
+            z = self.W @ self.mu[k] + b
+            margins[k] = min(z[k] - z[j] for j in range(self.K) if j != k)
+        return margins
 
     def nearest(self):
         distances = np.full((len(self.h), self.K), np.inf)
@@ -117,6 +144,25 @@ def nc2(rows, correction=0):
     )
 
 
+def frame_distance(P, *, simplex):
+    """Distance of a product to that of a simplex ETF, or of an orthogonal frame."""
+    T = np.eye(len(P)) - (1 / len(P) if simplex else 0)
+    return np.linalg.norm(P / np.linalg.norm(P) - T / np.linalg.norm(T))
+
+
+def log_kernel(rows):
+    """Mean and deviation of the log kernel; NaN where two directions coincide."""
+    squares = [sq(a - b) for a, b in itertools.combinations(unit(rows), 2)]
+    if min(squares) == 0:
+        return math.nan, math.nan
+    values = [-math.log(square) / 2 for square in squares]
+    return np.mean(values), np.std(values)
+
+
+def unit(a):
+    return a / np.sqrt(sq(a))[..., None]
+
+
 def careful_mean(rows):
     """Two passes: far from the origin the plain mean is off by a few ulps."""
     mean = rows.mean(0)
@@ -164,6 +210,7 @@ def assert_agrees(measurement, reference, rtol=1e-10):
         values = vars(m.nc2_classifiers(centred=centred))
         same("nc2 W", list(values.values()), nc2(r.classifiers(centred)), atol=rtol)
         same("nc3", m.nc3(centred=centred), r.nc3("sample", centred))
+    _assert_more_agrees(m, r, same)
     same("cdnv", m.cdnv(), r.cdnv())
     same("nc4", m.nc4(), r.nc4())
     same("nc4 by class", m.nearest_mean.class_agreement, r.class_agreement())
@@ -172,3 +219,26 @@ def assert_agrees(measurement, reference, rtol=1e-10):
     same("loss", m.loss, r.loss(), atol=rtol)
     for convention in ("sample_mean", "class_mean", "means_only", "uncentred"):
         same(convention, m.energy(convention), r.energy(convention))
+
+
+def _assert_more_agrees(m, r, same):
+    b = np.zeros(r.K) if m.bias is None else m.bias.numpy()
+    # Logits of means far from the origin are differences of large numbers.
+    size = np.abs(r.W).max() * max(np.abs(mu).max() for mu in r.mu.values())
+    outside = r.h[::2].mean(0) + 1.0
+    for c in (*CENTRINGS, "none"):
+        same(f"nc3 rows {c}", m.nc3(c, normalisation="rows"), r.nc3_rows(c))
+        same(f"nc5 {c}", m.nc5(torch.from_numpy(outside), c), r.nc5(outside, c))
+        kernel = m.kernel_energy(centring=c)
+        same(
+            f"kernel {c}", (kernel.mean, kernel.std), log_kernel(r.means(c)), atol=1e-9
+        )
+    for c, centred in itertools.product(CENTRINGS, (True, False)):
+        actual = m.bias_distance(c, centred=centred)
+        same(f"bias {c}", actual, r.bias(b, c, centred), atol=1e-12 * size)
+    for frame in ("simplex", "orthogonal"):
+        same(f"product {frame}", m.nc3_product(frame), r.nc3_product(frame))
+    raw = r.means("none")
+    expected = frame_distance(raw @ raw.T, simplex=False)
+    same("orthogonal", m.orthogonal_distance("class_means"), expected)
+    same("margins", m.class_margins(), r.class_margins(b), atol=1e-12 * size)

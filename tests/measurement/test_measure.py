@@ -10,6 +10,7 @@ from torch import nn
 from layerpeel._checks import (
     BatchError,
     HeadError,
+    LabelError,
     NonFiniteError,
     ShapeError,
     UndefinedWarning,
@@ -177,3 +178,64 @@ def test_a_model_on_no_parameters_of_its_own_but_a_head():
     batches = [(x.reshape(8, 5), y) for x, y in LINEAR.data()]
     m = measure(nn.Sequential(nn.Identity(), LINEAR()), batches)
     assert m.head == "1"
+
+
+def test_data_that_can_be_read_once_need_no_cache_in_one_pass():
+    batches = LINEAR.data()
+    with pytest.raises(BatchError, match="nc4='one_pass'"):
+        measure(LINEAR(), iter(batches), cache_bytes=0)
+    once = measure(LINEAR(), iter(batches), cache_bytes=0, nc4="one_pass")
+    assert once.nearest_mean.against == "running means"
+    assert once.nc4() == measure(LINEAR(), batches).nc4()  # all in one fold
+
+
+def test_a_loader_that_changes_between_passes_is_found_by_its_counts():
+    class Changing:
+        def __init__(self):
+            self.passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            yield from LINEAR.data()[: 3 if self.passes < 2 else 2]
+
+    with pytest.raises(BatchError, match="of 24 samples it brought 16"):
+        measure(LINEAR(), Changing(), cache_bytes=0)
+
+
+@pytest.mark.parametrize("nc4", ["second_pass", "one_pass", "skip"])
+@pytest.mark.parametrize("light", [False, True])
+def test_light_and_nc4_reach_the_measurement(light, nc4):
+    m = measure(LINEAR(), LINEAR.data(), light=light, nc4=nc4)
+    assert m.light == light
+    assert (m.nearest_mean is None) == (nc4 == "skip")
+    assert (m.moments.scatter is None) == light
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (torch.tensor([0, 1, 2, 9]), r"\[0, 4\)"),
+        (torch.tensor([0, 1, 2, -1]), r"from -1 to 2"),
+        (torch.tensor([0.0, 1.0, 2.0, 3.0]), "integers"),
+    ],
+)
+def test_labels_that_are_no_class_indices(labels, match):
+    with pytest.raises(LabelError, match=match):
+        measure(LINEAR(), [(torch.zeros(4, 5), labels)])
+
+
+def test_empty_and_exhausted_loaders():
+    used = iter(LINEAR.data())
+    list(used)
+    for loader in ([], used, [(torch.zeros(0, 5), torch.zeros(0).long())]):
+        with pytest.raises(BatchError, match="at least one sample"):
+            measure(LINEAR(), loader)
+
+
+def test_features_beyond_float16_are_counted():
+    model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 4)).half()
+    with torch.no_grad():
+        model[0].weight.fill_(6e4)
+    batches = [(torch.full((4, 5), 4.0).half(), torch.arange(4))]
+    with pytest.raises(NonFiniteError, match=r"features must be finite.*65504"):
+        measure(model, batches)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from layerpeel._checks import (
     LabelError,
     NonFiniteError,
     ShapeError,
+    UndefinedWarning,
 )
 from layerpeel.measurement import measure_features
 from layerpeel.measurement.sources.arrays import as_tensor
@@ -139,3 +142,70 @@ def test_arrays_are_not_shared():
     array = np.zeros(3)
     as_tensor(array).add_(1)
     assert array.tolist() == [0, 0, 0]
+
+
+def light_and_full(**kwargs):
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(120) % 6
+    W = torch.randn(6, 5, generator=g)
+    h = W[y] + torch.randn(120, 5, generator=g)
+    return [
+        measure_features(h, y, weight=W, light=light, **kwargs)
+        for light in (True, False)
+    ]
+
+
+def test_light_mode_gives_the_same_numbers_where_it_gives_any():
+    light, full = light_and_full(
+        eval_features=torch.eye(5), eval_labels=[0, 1, 2, 3, 4]
+    )
+    assert light.light
+    assert not full.light
+    for name in ("nc1_quotient", "cdnv", "nc3", "nc4", "energy", "nc2_means"):
+        assert getattr(light, name)() == getattr(full, name)(), name
+    assert light.nc1_quotient(pooling="class") == full.nc1_quotient(pooling="class")
+    for name in ("accuracy", "eval_accuracy", "loss", "majority_accuracy"):
+        assert getattr(light, name) == getattr(full, name), name
+
+
+@pytest.mark.parametrize("pooling", ["pooled", "class"])
+def test_light_mode_names_what_it_cannot_give(pooling):
+    light, _ = light_and_full()
+    with pytest.warns(UndefinedWarning, match="light"):
+        assert math.isnan(light.nc1(pooling=pooling))
+    assert light.to_dict()["nc1"]["ratio"] is None
+
+
+def test_without_nc4_there_is_a_warning():
+    _, m = light_and_full(nc4="skip")
+    assert m.nearest_mean is None
+    with pytest.warns(UndefinedWarning, match="not measured"):
+        assert math.isnan(m.nc4())
+    with pytest.warns(UndefinedWarning, match="second look"):
+        assert math.isnan(m.nc1(pooling="class"))
+    assert m.to_dict()["nc4"]["agreement"] is None
+
+
+def test_one_pass_says_what_it_compared_with():
+    _, m = light_and_full(nc4="one_pass")
+    assert m.nearest_mean.against == "running means"
+    # All samples fit into one fold, so that the means so far are those of all.
+    assert m.nc4() == light_and_full()[1].nc4()
+
+
+def test_unknown_ways_to_nc4_are_listed():
+    with pytest.raises(ValueError, match="`nc4` must be one of 'second_pass'"):
+        light_and_full(nc4="twice")
+
+
+def test_ten_thousand_classes_take_little_memory():
+    K, d = 10_000, 16
+    g = torch.Generator().manual_seed(0)
+    W = torch.randn(K, d, generator=g)
+    y = torch.randperm(K, generator=g)[:500]
+    with pytest.warns(UndefinedWarning):
+        m = measure_features(W[y], y, weight=W, light=True, nc4="one_pass")
+    assert m.num_classes == K
+    parts = m.statistics.parts().values()
+    # That of the margins' 451 bins a class, and nothing larger.
+    assert max(p.numel() for p in parts if isinstance(p, torch.Tensor)) == 451 * K

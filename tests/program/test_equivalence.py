@@ -140,3 +140,22 @@ def test_what_has_no_equivalent_is_refused(case):
     find, variant, message = case
     with pytest.raises(ValueError, match=message):
         find(PeeledProblem(PAIRS, **variant))
+
+
+@variants
+def test_a_problem_becomes_its_twin_and_keeps_all_else(variant):
+    problem = PeeledProblem(COUNTS, energy=(0.4, 0.9), **variant)
+    twin = problem.as_decay()
+    assert twin.weight_decay == equivalent_decay(problem)
+    assert twin == PeeledProblem(COUNTS, weight_decay=twin.weight_decay, **variant)
+    back = twin.as_energy()
+    assert back == PeeledProblem(COUNTS, energy=back.energy, **variant)
+    assert back.energy.product == pytest.approx(problem.energy.product, rel=1e-7)
+
+
+def test_only_the_other_kind_has_a_twin():
+    problem = PeeledProblem(COUNTS, energy=(0.4, 0.9))
+    with pytest.raises(ValueError, match="it has budgets already"):
+        problem.as_energy()
+    with pytest.raises(ValueError, match="it has weight decay already"):
+        problem.as_decay().as_decay()

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -6,7 +7,13 @@ import pytest
 from layerpeel._checks import UndefinedWarning
 from layerpeel._tolerances import OVERSAMPLING_MARGIN
 from layerpeel.geometry import split_classes
-from layerpeel.program import Energy, PeeledProblem, collapse_threshold, oversampling
+from layerpeel.program import (
+    Energy,
+    PeeledProblem,
+    collapse_threshold,
+    oversampling,
+    vanishing_threshold,
+)
 from layerpeel.program.floor import FloorPath
 from tests.program.layer_peeled_reference import counts_of, mean_cosine, solve_nuclear
 
@@ -66,6 +73,7 @@ def test_rates_and_facts_keep_the_places_of_the_classes():
     assert plan.threshold == pytest.approx(collapse_threshold(**kwargs))
     assert plan.log_threshold == pytest.approx(math.log(plan.threshold))
     assert "fixed energies" in plan.note
+    assert plan.minority == (0, 2, 4)
 
 
 @pytest.mark.parametrize(("factor", "lifts"), [(0.98, False), (1.02, True)])
@@ -140,6 +148,39 @@ def test_a_target_out_of_reach_names_the_range(target):
 def test_rejects_bad_input(counts, energy, message):
     with pytest.raises(ValueError, match=message):
         oversampling(counts, energy=energy)
+
+
+@pytest.mark.parametrize("side", [0.98, 1.02])
+def test_the_rate_of_a_single_rare_class_is_where_it_comes_back(side):
+    counts = [50.0] * 5 + [5.0]
+    vanishing = vanishing_threshold(majority=5, minority=1, energy=ENERGY)
+    with pytest.raises(ValueError, match="class 5 alone") as caught:
+        oversampling(counts, energy=ENERGY)
+    (said,) = re.findall(r"more than R / R1 = ([\d.]+) times", str(caught.value))
+    assert f"R1 = {vanishing:.4g} on, and R = 10:" in str(caught.value)
+    counts[-1] *= side * float(said)
+    norm = PeeledProblem(counts, energy=ENERGY).solve().geometry.classifier_norms[-1]
+    assert (float(norm) > 0.01) is (side > 1)
+    assert (float(norm) == 0) is (side < 1)
+
+
+@pytest.mark.parametrize(
+    ("counts", "energy", "keywords", "said"),
+    [
+        ([30.0] * 5 + [5.0], ENERGY, {}, "R1 = 6.259 on; R = 6 is below"),
+        ([50.0] * 3 + [5.0], ENERGY, {}, "never vanishes at these energies"),
+        ([50.0] * 5 + [5.0], Energy(1, 5, per="sample"), {}, "vanish all the same"),
+        ([60.0, 50.0, 40.0, 5.0], ENERGY, {}, "vanish all the same"),
+        ([50.0] * 5 + [5.0] * 2, ENERGY, {"minority": [6]}, "vanish all the same"),
+        ([1e300] * 5 + [1e-300], ENERGY, {}, "to bring it back"),
+    ],
+    ids=str,
+)
+def test_what_a_single_rare_class_does_is_said(counts, energy, keywords, said):
+    with pytest.raises(ValueError, match="at least 2 classes") as caught:
+        oversampling(counts, energy=energy, **keywords)
+    assert said in str(caught.value)
+    assert "does not concern" not in str(caught.value)
 
 
 # Any counts
@@ -227,6 +268,26 @@ def test_budgets_per_sample_are_solved_too():
     effective = [60.0] * 2 + [plan.floor] * 2
     reached = PeeledProblem(effective, energy=energy).solve(1e-11).geometry
     assert reached.block_cosine([2, 3]) == pytest.approx(0.3, abs=1e-5)
+
+
+TWO_GROUPS_BY_FLOOR = {
+    "per sample": ([500.0] * 4 + [10.0] * 6, Energy(1, 5, per="sample"), None),
+    "another minority": ([500.0] * 4 + [10.0] * 4, Energy(1, 5), [3, 4, 5, 6, 7]),
+    "beyond balance": ([45.0] * 3 + [10.0] * 3, Energy(1, 2, per="sample"), None),
+}
+
+
+@pytest.mark.parametrize("case", TWO_GROUPS_BY_FLOOR.values(), ids=TWO_GROUPS_BY_FLOOR)
+def test_two_groups_by_their_floor_predict_for_whole_repeats(case):
+    counts, energy, minority = case
+    target = 0.2 if counts[0] > 100 else -0.1999
+    plan = oversampling(counts, energy=energy, target=target, minority=minority)
+    assert plan.rate < plan.repeats == math.ceil(plan.rate)
+    lifted = [n if n > 10 else min(counts[0], n * plan.repeats) for n in counts]
+    reached = PeeledProblem(lifted, energy=energy).solve(1e-11).geometry
+    after = reached.block_cosine(plan.minority)
+    assert plan.predicted_cosine_after == pytest.approx(after, abs=1e-9)
+    assert plan.predicted_cosine_after < target - 1e-5
 
 
 def test_many_distinct_counts_take_few_solves(monkeypatch):

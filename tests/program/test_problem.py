@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 
+import mpmath as mp
 import numpy as np
 import pytest
 import torch
@@ -390,7 +391,7 @@ def test_three_groups_at_extremes_have_a_status_and_a_finite_log(counts, energy,
     expected = log_of_objective(problem.class_level(), solution.logits, solution.bias)
     # Of logits near 1e6, every bit counts.
     assert log_objective == pytest.approx(expected, rel=1e-9, abs=1e-9)
-    if energy[1] < 1e6:
+    if bias is None or energy[1] < 1e6:
         assert solution.status is Status.CERTIFIED
 
 
@@ -759,3 +760,76 @@ def test_solutions_and_problems_survive_pickling(name):
     assert copy.stats == solution.stats
     assert torch.equal(copy.logits, solution.logits)
     assert torch.equal(copy.bias, solution.bias)
+
+
+def test_a_loss_below_all_floats_is_not_called_non_finite():
+    problem = PeeledProblem(
+        [500] * 3 + [10] * 2, energy=(1e6, 1e6), features="nonnegative", bias="free"
+    )
+    solution = problem.solve(max_steps=50)
+    assert solution.status in {Status.STATIONARY, Status.MAX_STEPS}
+    assert solution.certificate.gap == 1.0
+    assert bool(solution.logits.isfinite().all())
+
+
+@pytest.mark.parametrize("counts", [[500] * 5 + [10] * 5, [7, 7, 7, 2]], ids=str)
+def test_no_gap_is_claimed_that_the_factors_do_not_attain(counts):
+    solution = PeeledProblem(counts, energy=(1, 5)).solve(gap_tol=1e-25)
+    assert solution.status is Status.STATIONARY
+    logits = solution.classifiers() @ solution.class_means().T
+    with mp.workdps(40):
+        losses = [
+            mp.log(mp.fsum(mp.exp(mp.mpf(float(x)) - float(z[k])) for x in z))
+            for k, z in enumerate(logits.T)
+        ]
+        value = mp.fsum(n * x for n, x in zip(counts, losses, strict=True))
+        missed = abs(value / sum(counts) / solution.objective - 1)
+    # Products of the factors round as well, in a direction of slope one.
+    assert 0 < missed < 10 * solution.certificate.gap
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_counts": [1e300, 1e300, 1e-300]},
+        {"class_counts": [1.0, 1e-150, 3.0]},
+        {"class_counts": [5, 6], "class_weights": [1e-300, 1e300]},
+    ],
+    ids=str,
+)
+def test_a_class_without_a_share_of_the_loss_is_refused(options):
+    with pytest.raises(
+        ValueError, match="a share of the loss of at least 1e-100; those"
+    ):
+        PeeledProblem(**options, energy=(1, 5))
+
+
+@pytest.mark.parametrize("bias", [None, "free", 0.1])
+@pytest.mark.parametrize("counts", [[1e98, 1e98, 1], [1e49, 1, 1e-49]], ids=str)
+def test_the_rarest_classes_that_are_taken_raise_nothing(counts, bias):
+    solution = PeeledProblem(counts, energy=(1, 5), bias=bias).solve(max_steps=20)
+    assert (
+        0 < solution.certificate.lower_bound <= solution.objective or bias is not None
+    )
+    assert solution.objective > 0
+
+
+def test_the_size_of_class_weights_does_not_matter():
+    weights = np.array([1.0, 2.0, 1.5])
+    few, many = (
+        PeeledProblem([5, 3, 2], energy=(1, 5), class_weights=scale * weights).solve()
+        for scale in (1.0, 8e307)
+    )
+    torch.testing.assert_close(few.logits, many.logits, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.asarray, lambda x: x.tolist(), lambda x: x.float()]
+)
+def test_the_network_may_be_arrays_lists_or_parameters(kind):
+    weight = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]], dtype=torch.float64)
+    expected = PeeledProblem.from_network([9, 5, 2], weight, 2 * weight)
+    found = PeeledProblem.from_network([9, 5, 2], kind(weight), kind(2 * weight))
+    assert found == expected
+    trained = PeeledProblem.from_network([9, 5, 2], weight.requires_grad_(), 2 * weight)
+    assert trained == expected

@@ -208,3 +208,18 @@ def test_random_starts_are_seeded():
     problem = PeeledProblem([2, 1], weight_decay=DEEP)
     first, again = problem.solve(seed=3), problem.solve(seed=3)
     assert torch.equal(first.logits, again.logits)
+
+
+@pytest.mark.parametrize("bias", [None, "free", 0.05])
+def test_several_layers_start_from_frames_and_blocks_with_any_bias(bias):
+    problem = PeeledProblem(
+        [60, 60, 9, 9, 9],
+        weight_decay=(0.00387,) * 4,
+        bias=bias,
+        class_weights=(1, 5, 3, 3, 2),
+        loss=CrossEntropy(scale=(1, 2, 2, 1, 0.5)),
+    )
+    solutions = [problem.solve(seed=seed) for seed in (0, 2)]
+    assert all("etf_objective" in solution.stats for solution in solutions)
+    first, second = (solution.objective for solution in solutions)
+    assert first == pytest.approx(second, rel=1e-7)

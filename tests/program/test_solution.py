@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from layerpeel._tolerances import RESOLVED_GAP
 from layerpeel.program import Certificate, PeeledProblem, Status
 from tests.program.layer_peeled_reference import counts_of
 
@@ -108,10 +109,14 @@ def test_objective_is_finite_in_logarithm_where_it_underflows():
 
 
 def test_gaps_are_honest_where_rounding_of_the_logits_shows():
-    # Logits of 1e6 carry rounding of 1e-10, which the gap multiplies by 1e6.
-    solution = solve([3.0, 3.0, 2.0, 2.0, 1.0, 1.0], energy=(1e6, 1e6))
-    assert solution.status is Status.STATIONARY
-    assert 0 < solution.certificate.gap < 1e-2
+    # Rounding of logits of 1e6 and more counts in the gap of more than two groups.
+    counts = [3.0, 3.0, 2.0, 2.0, 1.0, 1.0]
+    gaps = {}
+    for energy in (1e6, 1e8):
+        solution = solve(counts, energy=(energy, energy))
+        gaps[energy] = solution.certificate.gap
+        assert solution.status.success == (gaps[energy] <= 1e-8)
+    assert 1e-10 < gaps[1e6] < 1e-8 < gaps[1e8] < 1e-2
 
 
 def test_repr_is_short_and_says_how_it_ended():
@@ -149,3 +154,13 @@ def test_values_are_frozen():
         solution.status = Status.MAX_STEPS
     with pytest.raises(TypeError):
         solution.stats["evaluations"] = 0
+
+
+def test_no_gap_below_rounding_is_claimed():
+    assert Certificate(2.0, 2.0).gap == RESOLVED_GAP
+    assert Certificate(2.0, 2.0, scaled_gap=1e-30).gap == RESOLVED_GAP
+    assert Certificate(2.0, math.nextafter(2.0, 3.0)).gap == RESOLVED_GAP
+    assert Certificate(0.0, 0.0, scaled_gap=1e-30).gap == RESOLVED_GAP
+    # Zero is attained exactly, and what is unknown stays so.
+    assert Certificate(0.0, 0.0).gap == 0.0
+    assert math.isnan(Certificate(math.nan, math.nan).gap)

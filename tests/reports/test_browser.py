@@ -2,7 +2,9 @@ import dataclasses
 
 import pytest
 
-from layerpeel.reports.html import render_fragment
+from layerpeel.reports.html import render_fragment, render_html
+from layerpeel.reports.page import Section
+from layerpeel.reports.table import Table
 from tests.browser import Picture, assert_readable, chromium, inspect_page, page_state
 from tests.reports.samples import HOSTILE, PAGES, html, page
 
@@ -27,6 +29,33 @@ def saved(request, tmp_path_factory):
 def test_every_page_is_readable_in_every_window(saved, width, scheme, browser):
     state = inspect_page(saved, width, scheme, browser=browser)
     assert state.background == SCHEMES[scheme]
+
+
+TABLE_BOXES = """
+() => [...document.querySelectorAll(".lp-scroll")].map(
+    e => [e.querySelectorAll("tbody tr").length, e.scrollHeight - e.clientHeight])
+"""
+
+
+@pytest.mark.parametrize("width", [360, 420, 1100])
+def test_only_tables_of_many_rows_scroll_up_and_down(width, tmp_path, browser):
+    # Two words in a cell make rows of several lines where the window is narrow.
+    text = "a cell of several words"
+    tables = [
+        Table(
+            f"{rows} rows", list("abcdefgh"), [[f"{text} {i}"] * 8 for i in range(rows)]
+        )
+        for rows in (1, 8, 24, 25)
+    ]
+    sections = (Section("Tables", tables=tables),)
+    path = tmp_path / "report.html"
+    path.write_text(render_html(dataclasses.replace(page(), sections=sections)))
+    opened = browser.new_page(viewport={"width": width, "height": 900})
+    opened.goto(path.as_uri())
+    boxes = opened.evaluate(TABLE_BOXES)
+    opened.close()
+    assert [rows for rows, hidden in boxes if hidden > 0] == [25]
+    assert len(boxes) == 4
 
 
 def test_a_page_is_the_same_without_scripts(saved, browser):

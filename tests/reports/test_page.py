@@ -1,6 +1,8 @@
+import inspect
 import json
 import math
 from dataclasses import fields, is_dataclass, replace
+from importlib import import_module
 
 import pytest
 
@@ -70,6 +72,13 @@ def test_the_json_has_the_order_of_the_page():
         "passed",
         "not applicable",
     ]
+
+
+@pytest.mark.parametrize("name", ["page", "html"])
+def test_the_version_comes_from_below_and_not_from_the_root(name):
+    module = import_module(f"layerpeel.reports.{name}")
+    assert module.__version__ == layerpeel.__version__
+    assert "from layerpeel import" not in inspect.getsource(module)
 
 
 def test_numbers_that_json_does_not_have():

@@ -26,6 +26,27 @@ EvalData = Annotated[Text, Option(help="Held-out data, given like --data.")]
 Features = Annotated[
     Text, Option(help="Instead of MODEL: .npz or .safetensors of features and weight.")
 ]
+Stats = Annotated[
+    Path | None,
+    Option(help="Instead of MODEL: statistics that `layerpeel measure` wrote."),
+]
+StatsOut = Annotated[
+    Path | None,
+    Option("--out", "-o", help="Write the statistics, a .safetensors file."),
+]
+StatsFiles = Annotated[
+    list[Path], Argument(help="Statistics that `layerpeel measure` wrote.")
+]
+FirstStats = Annotated[Path, Argument(help="Statistics of the network before.")]
+SecondStats = Annotated[Path, Argument(help="Statistics of the network after.")]
+Names = Annotated[Text, Option(help="What the two are called, such as before,after.")]
+Layers = Annotated[
+    Text, Option(help="Profile the layers too: all, or paths between commas.")
+]
+Light = Annotated[
+    bool, Option("--light", help="Leave out what takes d x d or K x K memory.")
+]
+Nc4 = Annotated[str, Option("--nc4", help="second_pass, one_pass or skip.")]
 Head = Annotated[Text, Option(help="Path of the last linear layer in the model.")]
 NumClasses = Annotated[int | None, Option(help="Number of classes.")]
 ClassNames = Annotated[Text, Option(help="Names of the classes, between commas.")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from layerpeel._tolerances import BALANCED_RATIO, GAP_TIE
 
@@ -39,11 +40,12 @@ class ClassGroups:
 def split_classes(class_counts: Sequence[float]) -> ClassGroups:
     """Split classes at the widest relative gap between neighbouring counts.
 
-    Classes without samples belong to neither group. Of gaps that are about equally wide
-    (``GAP_TIE``), as in an exponential long tail, the most central one wins. Counts whose
-    largest is below ``BALANCED_RATIO`` times the smallest are balanced and have no
-    minority; beyond it the widest gap decides, however narrow, so name the minority when
-    it is known.
+    Classes without samples belong to neither group. Whole numbers may be rounded ones, and
+    their gaps are as wide as they are at least before rounding: 2 samples against 1 may
+    be no gap at all. Of gaps that are about equally wide (``GAP_TIE``), as in an
+    exponential long tail, the most central one wins. Counts whose largest is below
+    ``BALANCED_RATIO`` times the smallest are balanced and have no minority; beyond it the
+    widest gap decides, however narrow, so name the minority when it is known.
 
     Args:
         class_counts: The number of samples of each class, with length :math:`K`.
@@ -61,11 +63,24 @@ def split_classes(class_counts: Sequence[float]) -> ClassGroups:
     order = sorted(present, key=lambda k: -class_counts[k])
     if not order or class_counts[order[0]] < BALANCED_RATIO * class_counts[order[-1]]:
         return ClassGroups(tuple(sorted(order)), ())
-    gaps = {
-        cut: class_counts[order[cut - 1]] / class_counts[order[cut]]
-        for cut in range(1, len(order))
-    }
+    counts = [class_counts[k] for k in order]
+    gaps = _sure_gaps(counts)
     # Whole numbers of samples blur the equal gaps of an exponential tail.
     widest = [cut for cut, gap in gaps.items() if gap >= GAP_TIE * max(gaps.values())]
-    cut = min(widest, key=lambda c: (abs(c - len(order) / 2), -gaps[c]))
+    cut = min(
+        widest,
+        key=lambda c: (abs(c - len(order) / 2), -gaps[c], -counts[c - 1] / counts[c]),
+    )
     return ClassGroups(tuple(sorted(order[:cut])), tuple(sorted(order[cut:])))
+
+
+def _sure_gaps(counts: Sequence[float]) -> dict[int, float]:
+    """Return how wide the gap at each cut is at least, for decreasing counts."""
+    whole = all(count == int(count) for count in counts)
+    # Whole numbers are off by this from the numbers that were rounded to them.
+    off = 0.5 if whole else 0.0
+    return {
+        cut: (more - off) / (less + off)
+        for cut, (more, less) in enumerate(pairwise(counts), start=1)
+        if more > less
+    }

@@ -4,82 +4,226 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch.nn.functional import cross_entropy
 
-from layerpeel._checks import BatchError, UndefinedWarning, listed
+from layerpeel._checks import BatchError, UndefinedWarning, listed, one_of
+from layerpeel.measurement.distributed.reducer import AbstractReducer, LocalReducer
 from layerpeel.measurement.measurement import Measurement
-from layerpeel.measurement.sources.classes import grouped_classes
 from layerpeel.measurement.sources.finite import FiniteGuard
 from layerpeel.measurement.sources.layer import Layer
 from layerpeel.measurement.sources.rows import DecisionCache, Rows, RowSource
-from layerpeel.measurement.statistics.accumulator import MomentsAccumulator
 from layerpeel.measurement.statistics.confusion import Confusion
 from layerpeel.measurement.statistics.moments import ClassMoments
-from layerpeel.measurement.statistics.nearest_mean import NearestMean
-from layerpeel.measurement.statistics.sample import SampleCollector
-from layerpeel.measurement.statistics.units import UnitRange
+from layerpeel.measurement.statistics.nearest_mean import Decisions, NearestMean
+from layerpeel.measurement.statistics.right_decisions import RightDecisions
+from layerpeel.measurement.statistics.row_accumulator import RowAccumulator
+from layerpeel.measurement.statistics.row_statistics import RowStatistics
+from layerpeel.measurement.statistics.running_nearest_mean import RunningNearestMean
+
+D = TypeVar("D", Confusion, RightDecisions)
+
+NC4_MODES = MappingProxyType(
+    {
+        "second_pass": "a second look at the features, against the means of all data",
+        "one_pass": "in the first look, against the means of the data seen so far",
+        "skip": "not at all",
+    }
+)
+"""How agreement with the nearest class mean is measured, by name."""
+
+
+class Plan(NamedTuple):
+    """What to measure of the rows of a source.
+
+    Attributes:
+        light: Whether to leave out what takes :math:`d^2` or :math:`K^2` memory.
+        nc4: A key of ``NC4_MODES``.
+    """
+
+    light: bool = False
+    nc4: str = "second_pass"
+
+
+def checked_plan(light: bool, nc4: str) -> Plan:
+    """Return a plan.
+
+    Raises:
+        ValueError: If ``nc4`` is unknown.
+    """
+    return Plan(light, one_of("nc4", nc4, NC4_MODES))
+
+
+class Look(NamedTuple):
+    """Where rows come from, for the first look and for a second one.
+
+    Attributes:
+        first: The data, with whatever else is observed on the way.
+        again: The data alone.
+        cache: Where to keep features for the second look.
+    """
+
+    first: RowSource
+    again: RowSource
+    cache: DecisionCache
 
 
 def assemble(
-    layer: Layer, source: RowSource, cache: DecisionCache, evaluation: RowSource | None
+    layer: Layer,
+    look: Look,
+    evaluation: RowSource | None,
+    plan: Plan = Plan(),  # noqa: B008 - frozen
+    together: AbstractReducer = LocalReducer(),  # noqa: B008 - it has no state
 ) -> Measurement:
     """Measure a last layer.
 
     Args:
         layer: The last layer.
-        source: The data.
-        cache: Where to keep features for the second look.
+        look: The data; of several processes, the share of this one.
         evaluation: Held-out data, if any.
+        plan: What to measure.
+        together: The processes that measure together.
 
     Returns:
-        The measurement.
+        The measurement of all data, on the CPU; the same in every process.
 
     Raises:
         NonFiniteError: If features or logits have NaN or infinite values.
-        BatchError: If a second pass brings other samples than the first.
+        BatchError: If there is no sample, or a second pass brings other samples than
+            the first.
+        RankError: If another process raised an error.
     """
-    first = _FirstPass(*layer.weight.shape)
-    for rows in _finite(source(), layer.class_names):
-        cache.add(rows)
-        first.add(rows)
-    moments = first.moments.value()
-    counts = [int(n) for n in moments.count]
-    _warn_of_undefined(counts, layer.class_names)
+    with together.errors():
+        mine, nearest = first_pass(layer, look.first, look.cache, plan)
+    together.warn_of_copies(mine)
+    statistics = together.merge(mine)
+    warn_of_undefined(statistics.moments, layer.class_names)
+    if plan.nc4 == "second_pass":
+        # All read again or none: some loaders wait for those of other processes.
+        reread = any(together.gathered(not look.cache.complete))
+        with together.errors():
+            nearest = second_pass(
+                statistics.moments,
+                (rows.decisions for rows in look.again()) if reread else look.cache,
+                expected=mine.moments,
+            )
+    if nearest is not None:
+        nearest = together.merge(nearest)
+    decisions: Confusion | RightDecisions | None = None
+    if evaluation is not None and plan.light:
+        decisions = _evaluated(layer, evaluation, RightDecisions, together)
+    elif evaluation is not None:
+        decisions = _evaluated(layer, evaluation, Confusion, together)
+    return measured(layer, statistics, nearest, decisions)
+
+
+def measured(
+    layer: Layer,
+    statistics: RowStatistics,
+    nearest_mean: NearestMean | None,
+    eval_confusion: Confusion | RightDecisions | None,
+) -> Measurement:
+    """Return a measurement on the CPU from what was accumulated."""
     return Measurement(
-        moments=moments,
+        statistics=statistics.to("cpu"),
+        nearest_mean=None if nearest_mean is None else nearest_mean.to("cpu"),
+        eval_confusion=None if eval_confusion is None else eval_confusion.to("cpu"),
         weight=layer.weight,
         bias=layer.bias,
-        confusion=first.confusion,
-        eval_confusion=_evaluated(layer, evaluation),
-        nearest_mean=_nearest_mean(moments, source, cache),
-        loss=first.loss / sum(counts),
-        units=first.units,
-        sample=first.sample.value(),
         head=layer.path,
         class_names=layer.class_names,
-        groups=grouped_classes(layer.minority, counts),
+        minority=None if layer.minority is None else tuple(layer.minority),
     )
 
 
-class _FirstPass:
-    """Everything that one look at each sample gives."""
+def first_pass(
+    layer: Layer, source: RowSource, cache: DecisionCache, plan: Plan
+) -> tuple[RowStatistics, NearestMean | None]:
+    """Return everything that one look at each sample gives.
 
-    def __init__(self, num_classes: int, width: int) -> None:
-        self.moments = MomentsAccumulator(num_classes, width)
-        self.confusion = Confusion.empty(num_classes)
-        self.units = UnitRange.empty(width)
-        self.sample = SampleCollector(num_classes, width)
-        self.loss = 0.0
+    Args:
+        layer: The last layer.
+        source: The data.
+        cache: Where to keep features for a second look, if one is planned.
+        plan: What to measure.
 
-    def add(self, rows: Rows) -> None:
-        self.moments.add(rows.features, rows.labels)
-        self.confusion.add_(rows.labels, rows.decisions.predictions)
-        self.units = self.units.merge(UnitRange.of(rows.features))
-        self.sample.add(rows.features, rows.labels)
-        logits = rows.logits.to(torch.float64)
-        self.loss += float(cross_entropy(logits, rows.labels, reduction="sum"))
+    Returns:
+        The statistics, and the agreement with running class means if planned.
+
+    Raises:
+        NonFiniteError: If features or logits have NaN or infinite values.
+        BatchError: If features must be kept and do not fit into the cache.
+    """
+    statistics = RowAccumulator(*layer.weight.shape, light=plan.light)
+    running = RunningNearestMean(*layer.weight.shape)
+    for rows in _finite(source(), layer.class_names):
+        predictions = statistics.add(*rows)
+        decisions = Decisions(rows.features, rows.labels, predictions)
+        if plan.nc4 == "second_pass":
+            cache.add(decisions)
+        elif plan.nc4 == "one_pass":
+            running.add(decisions)
+    nearest = running.value() if plan.nc4 == "one_pass" else None
+    return statistics.value(), nearest
+
+
+def second_pass(
+    moments: ClassMoments, decisions: Iterable[Decisions], expected: ClassMoments
+) -> NearestMean:
+    """Compare all decisions with the nearest class mean.
+
+    Args:
+        moments: Moments whose class means to compare with.
+        decisions: The decisions of the first pass, kept or made again.
+        expected: Moments of the data of this process; ``moments`` also describe those
+            of others.
+
+    Returns:
+        The agreement.
+
+    Raises:
+        BatchError: If these are other samples than in the first pass.
+    """
+    nearest = NearestMean.of(decisions, moments)
+    if not torch.equal(nearest.count, expected.count.long()):
+        raise BatchError(
+            "A second pass over the data must bring the same samples as the first; of "
+            f"{expected.num_samples} samples it brought {int(nearest.count.sum())}, or "
+            "other classes. Pass a loader that does not draw anew, such as one without "
+            "a random sampler, a `cache_bytes` that holds all features, or "
+            "`nc4='one_pass'`."
+        )
+    return nearest
+
+
+def _evaluated(
+    layer: Layer, source: RowSource, kind: type[D], together: AbstractReducer
+) -> D:
+    """Return the decisions on held-out data."""
+    counts = kind.empty(len(layer.weight))
+    with together.errors():
+        for rows in _finite(source(), layer.class_names):
+            counts = counts.to(rows.labels.device)
+            counts.add_(rows.labels, rows.decisions.predictions)
+    return together.merge(counts)
+
+
+def warn_of_undefined(moments: ClassMoments, class_names: Sequence[str]) -> None:
+    """Warn of classes without samples, and where each has but one."""
+    counts = [int(n) for n in moments.count]
+    absent = [class_names[k] for k, n in enumerate(counts) if not n]
+    if absent:
+        _warn(
+            f"{len(absent)} of {len(counts)} classes have no samples, and what needs "
+            f"their features is undefined (NaN): {listed(absent)}."
+        )
+    if max(counts) == 1:
+        _warn(
+            "Every class has one sample: variability within classes is undefined, and "
+            "NC1 = 0 and NC4 say nothing about the network."
+        )
 
 
 def _finite(rows: Iterable[Rows], class_names: Sequence[str]) -> Iterator[Rows]:
@@ -94,45 +238,6 @@ def _finite(rows: Iterable[Rows], class_names: Sequence[str]) -> Iterator[Rows]:
             yield Rows(*(values[~bad] for values in part))
     for guard in guards:
         guard.check(class_names)
-
-
-def _evaluated(layer: Layer, source: RowSource | None) -> Confusion | None:
-    if source is None:
-        return None
-    confusion = Confusion.empty(len(layer.weight))
-    for rows in _finite(source(), layer.class_names):
-        confusion.add_(rows.labels, rows.decisions.predictions)
-    return confusion
-
-
-def _nearest_mean(
-    moments: ClassMoments, source: RowSource, cache: DecisionCache
-) -> NearestMean:
-    if cache.complete:
-        return NearestMean.of(cache, moments)
-    nearest = NearestMean.of((rows.decisions for rows in source()), moments)
-    if not torch.equal(nearest.count, moments.count.long()):
-        raise BatchError(
-            "A second pass over the data must bring the same samples as the first; of "
-            f"{moments.num_samples} samples it brought {int(nearest.count.sum())}, or "
-            "other classes. Pass a loader that does not draw anew, such as one without "
-            "a random sampler, or a `cache_bytes` that holds all features."
-        )
-    return nearest
-
-
-def _warn_of_undefined(counts: Sequence[int], class_names: Sequence[str]) -> None:
-    absent = [class_names[k] for k, n in enumerate(counts) if not n]
-    if absent:
-        _warn(
-            f"{len(absent)} of {len(counts)} classes have no samples, and what needs "
-            f"their features is undefined (NaN): {listed(absent)}."
-        )
-    if max(counts) == 1:
-        _warn(
-            "Every class has one sample: variability within classes is undefined, and "
-            "NC1 = 0 and NC4 say nothing about the network."
-        )
 
 
 def _warn(message: str) -> None:

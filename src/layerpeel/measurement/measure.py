@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from layerpeel._checks import at_least
-from layerpeel.measurement.assembly import assemble
+from layerpeel._checks import BatchError, at_least, one_of
+from layerpeel.measurement.assembly import Look, assemble, checked_plan
+from layerpeel.measurement.distributed.reducer import (
+    AbstractReducer,
+    LocalReducer,
+    reducer,
+)
+from layerpeel.measurement.files.digest import content_digest
+from layerpeel.measurement.layers.choice import Layers
+from layerpeel.measurement.layers.observer import MAPS, LayerObserver
 from layerpeel.measurement.measurement import Measurement
 from layerpeel.measurement.sources.determinism import check_deterministic as probe
 from layerpeel.measurement.sources.extraction import Batches, ModelRows
 from layerpeel.measurement.sources.forward import evaluating
-from layerpeel.measurement.sources.head import find_head
-from layerpeel.measurement.sources.layer import checked_layer
+from layerpeel.measurement.sources.head import Head, find_head, linear_modules
+from layerpeel.measurement.sources.layer import Layer, checked_layer
 from layerpeel.measurement.sources.rows import DecisionCache
 
 
@@ -28,9 +39,14 @@ def measure(
     class_names: Sequence[str] | None = None,
     minority: Sequence[int] | None = None,
     eval_loader: Iterable[Any] | None = None,
+    layers: Layers | None = None,
+    maps: str = "pooled",
+    light: bool = False,
+    nc4: str = "second_pass",
     device: str | torch.device | None = None,
     check_deterministic: bool = True,
     cache_bytes: int = 2**30,
+    distributed: bool = True,
     progress: bool | None = None,
 ) -> Measurement:
     r"""Measure the last layer of a classifier on some data.
@@ -42,6 +58,10 @@ def measure(
     The data are read once when the features fit into ``cache_bytes``, and twice when
     they do not: NC4 needs the class means first. Memory does not depend on the number
     of samples beyond that.
+
+    Inside a ``torch.distributed`` job all ranks call this together, each with its share
+    of the data, and all get the measurement of the whole. What samplers repeat to make
+    shares equal is left out. A rank that raises makes all others raise.
 
     Args:
         model: Any classifier that ends in an ``nn.Linear`` and returns its logits: as a
@@ -55,10 +75,23 @@ def measure(
         minority: Indices of the minority classes; when omitted, the classes are split
             at the widest relative gap between their counts.
         eval_loader: Held-out data, for accuracies only.
+        layers: Layers to profile in the same pass: ``"all"`` for every layer and
+            nonlinearity, a list of paths, or one or several types of modules. The
+            result is ``Measurement.profile``.
+        maps: What the features of maps :math:`(B, C, H, W)` and tokens
+            :math:`(B, T, d)` of these layers are: ``"pooled"`` for means over positions,
+            or ``"flattened"``.
+        light: Whether to leave out what takes :math:`d^2` or :math:`K^2` memory, for
+            very wide features or very many classes.
+        nc4: How to measure NC4: ``"second_pass"``; ``"one_pass"``, against the class
+            means of the data seen so far, which is an approximation and needs neither
+            a cache nor data that can be read twice; or ``"skip"``.
         device: Where to move the batches; the model must be there. When omitted,
             batches are used as they are.
         check_deterministic: Whether to run the first batch twice and compare.
         cache_bytes: How much memory features may take, in bytes.
+        distributed: Whether the ranks of a job measure together. ``False`` measures on
+            this rank alone, whatever the others do.
         progress: Whether to show a progress bar on stderr; if it is a terminal when
             omitted.
 
@@ -75,6 +108,9 @@ def measure(
         DeviceError: If model and data are on different devices.
         NonFiniteError: If features, logits or the head have NaN or infinite values.
         NondeterminismError: If the model gives different features for the same batch.
+        LayerError: If ``layers`` names what cannot be measured.
+        RankError: If another rank of a job raised an error, or has another last layer.
+        ValueError: If ``nc4`` or ``maps`` is unknown.
 
     Example:
         >>> x = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0], [0.0, 3.0]])
@@ -88,27 +124,123 @@ def measure(
         0.1111
     """
     at_least("cache_bytes", cache_bytes, 0)
+    plan = checked_plan(light, nc4)
+    model = _bare(model)
+    together = reducer() if distributed else LocalReducer()
+    if together.rank:
+        progress = False
+    with evaluating(model):
+        batches = _batches(model, loader, "loader", device, progress, together)
+        with together.errors():
+            found = (
+                None if batches.first is None else find_head(model, batches.first, head)
+            )
+        found = _common_head(model, found, together)
+        with together.errors():
+            layer = checked_layer(
+                found.path, found.weight, found.bias, num_classes, class_names, minority
+            )
+            if check_deterministic and batches.first is not None:
+                probe(model, batches.first, found)
+            observer = _observer(model, layer, layers, maps)
+        _check_common(layer, together)
+        held_out = None
+        if eval_loader is not None:
+            held_out = ModelRows(
+                model,
+                found,
+                _batches(model, eval_loader, "eval_loader", device, progress, together),
+                len(layer.weight),
+            )
+        rows = ModelRows(model, found, batches, len(layer.weight))
+        look = Look(
+            partial(rows, observer),
+            rows,
+            DecisionCache(cache_bytes, refill=batches.repeatable),
+        )
+        measurement = assemble(layer, look, held_out, plan, together)
+        if observer is None:
+            return measurement
+        with together.errors():
+            profile = observer.value()
+        return replace(measurement, profile=together.merge(profile).to("cpu"))
+
+
+def _bare(model: object) -> nn.Module:
+    """Return a model without the wrapper that makes processes wait for each other.
+
+    Raises:
+        TypeError: If it is no module, or its parameters are scattered over processes.
+    """
+    if isinstance(model, DistributedDataParallel):
+        # Its forward pass sends buffers around, which ranks without data do not make.
+        inner: nn.Module = model.module
+        return inner
+    # By name: importing the class costs more than most measurements.
+    if type(model).__name__ == "FullyShardedDataParallel":
+        raise TypeError(
+            "`model` must have its parameters on every rank; they are sharded (FSDP). "
+            "Gather the full state dict into a model of its own, and measure that."
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"`model` must be a torch.nn.Module; got {type(model).__name__}. For features "
             "of another framework, call `measure_features`."
         )
-    with evaluating(model):
-        batches = Batches(model, loader, "loader", device, progress)
-        found = find_head(model, batches.first, head)
-        layer = checked_layer(
-            found.path, found.weight, found.bias, num_classes, class_names, minority
+    return model
+
+
+def _batches(
+    model: nn.Module,
+    loader: Iterable[Any],
+    name: str,
+    device: str | torch.device | None,
+    progress: bool | None,
+    together: AbstractReducer,
+) -> Batches:
+    """Return this process's share of the data; it may be empty if there are others."""
+    shared = together.data(loader)
+    with together.errors():
+        return Batches(
+            model, shared, name, device, progress, may_be_empty=together.size > 1
         )
-        if check_deterministic:
-            probe(model, batches.first, found)
-        classes = len(layer.weight)
-        held_out = None
-        if eval_loader is not None:
-            evaluation = Batches(model, eval_loader, "eval_loader", device, progress)
-            held_out = ModelRows(model, found, evaluation, classes)
-        return assemble(
-            layer,
-            ModelRows(model, found, batches, classes),
-            DecisionCache(cache_bytes, refill=batches.repeatable),
-            held_out,
+
+
+def _common_head(
+    model: nn.Module, found: Head | None, together: AbstractReducer
+) -> Head:
+    """Return the head that all processes found; those without data take it over.
+
+    Raises:
+        BatchError: If no process has data.
+    """
+    path = together.common("head", None if found is None else found.path)
+    if path is None:
+        raise BatchError(
+            "`loader` must yield at least one sample on some rank; it yielded none."
         )
+    return found or Head(path, linear_modules(model)[path])
+
+
+def _check_common(layer: Layer, together: AbstractReducer) -> None:
+    """Check that all processes measure the same last layer."""
+    tensors = {"weight": layer.weight}
+    if layer.bias is not None:
+        tensors["bias"] = layer.bias
+    together.common("last layer", content_digest({}, tensors))
+    together.common("class names", list(layer.class_names))
+
+
+def _observer(
+    model: nn.Module, layer: Layer, layers: Layers | None, maps: str
+) -> LayerObserver | None:
+    one_of("maps", maps, MAPS)
+    if layers is None:
+        return None
+    return LayerObserver(
+        model,
+        layers,
+        num_classes=len(layer.weight),
+        maps=maps,
+        class_names=layer.class_names,
+    )

@@ -10,6 +10,7 @@ from typing import SupportsFloat
 from layerpeel._checks import listed
 from layerpeel._tolerances import EQUAL_COUNTS, GROUP_SPREAD
 from layerpeel.geometry import ClassGroups
+from layerpeel.program._inputs import numbers
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ def checked_counts(class_counts: Iterable[SupportsFloat]) -> tuple[float, ...]:
     """Return class counts as floats.
 
     Raises:
-        ValueError: If there are fewer than two, or one is not finite and above zero.
+        ValueError: If they are no sequence of numbers, there are fewer than two, or one
+            is not finite and above zero.
     """
-    counts = tuple(float(count) for count in class_counts)
+    counts = numbers("class_counts", class_counts, example="[500, 500, 10]")
     if len(counts) < 2:
         raise ValueError(
             f"`class_counts` must have at least 2 classes; got {len(counts)}."

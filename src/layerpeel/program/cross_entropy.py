@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import SupportsFloat
 
 from layerpeel._checks import positive
+from layerpeel.program._inputs import numbers
 
 # What may be given per class: nothing, or one number for each class.
 PerClass = Iterable[SupportsFloat] | None
@@ -65,7 +66,7 @@ class CrossEntropy:
         offset: PerClass = None,
         margin: PerClass = None,
     ) -> None:
-        if not 0 <= smoothing < 1:
+        if not (isinstance(smoothing, SupportsFloat) and 0 <= float(smoothing) < 1):
             raise ValueError(f"`smoothing` must lie in [0, 1); got {smoothing!r}.")
         object.__setattr__(self, "smoothing", float(smoothing))
         object.__setattr__(self, "scale", _positives("scale", scale))
@@ -81,13 +82,14 @@ class CrossEntropy:
 def _positives(name: str, values: PerClass) -> tuple[float, ...] | None:
     if values is None:
         return None
-    return tuple(positive(f"{name}[{k}]", float(v)) for k, v in enumerate(values))
+    given = numbers(name, values)
+    return tuple(positive(f"{name}[{k}]", value) for k, value in enumerate(given))
 
 
 def _finites(name: str, values: PerClass) -> tuple[float, ...] | None:
     if values is None:
         return None
-    numbers = tuple(float(value) for value in values)
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"`{name}` must hold finite numbers; got {numbers!r}.")
-    return numbers
+    given = numbers(name, values, example="[0.0, 0.0, -1.5]")
+    if not all(map(math.isfinite, given)):
+        raise ValueError(f"`{name}` must hold finite numbers; got {given!r}.")
+    return given

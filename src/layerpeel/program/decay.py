@@ -61,13 +61,12 @@ class Decay:
                 "Write `Decay(lam_W, features=lam_H)`."
             )
         checked = tuple(
-            positive(f"weight_decay.layers[{j}]", float(value))
+            positive(f"weight_decay.layers[{j}]", value)
             for j, value in enumerate(layers)
         )
         object.__setattr__(self, "layers", checked)
-        object.__setattr__(
-            self, "features", positive("weight_decay.features", features)
-        )
+        checked_features = positive("weight_decay.features", features)
+        object.__setattr__(self, "features", checked_features)
         object.__setattr__(self, "per", one_of("per", per, ("sample", "class")))
 
     @classmethod

@@ -60,13 +60,34 @@ class Energy:
         if isinstance(energy, Energy):
             return energy
         try:
-            classifiers, features = energy
+            classifiers, features = map(float, energy)
         except (TypeError, ValueError):
             raise ValueError(
                 "`energy` must be an `Energy` or a pair (E_W, E_H), the mean squared "
                 f"norms of classifiers and features; got {energy!r}."
             ) from None
         return cls(classifiers, features)
+
+    @classmethod
+    def per_class(cls, energy: Energy | Sequence[float], what: str) -> Energy:
+        """Return an energy for what is derived for a budget that classes share evenly.
+
+        Args:
+            energy: An energy, or a pair ``(E_W, E_H)``.
+            what: What is derived, for the message.
+
+        Raises:
+            ValueError: If every sample has the same share instead.
+        """
+        checked = cls.of(energy)
+        if checked.per != "class":
+            raise ValueError(
+                f"`energy` must be per class: {what} is derived for a budget of which "
+                f"every class has the same share; got {checked}. Solve "
+                "`PeeledProblem(..., energy=energy)` over the ratios of interest, or "
+                'measure the energy per class, and pass `Energy(E_W, E_H, "class")`.'
+            )
+        return checked
 
     @property
     def product(self) -> float:

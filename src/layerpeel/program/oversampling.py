@@ -18,7 +18,11 @@ from layerpeel.program.energy import Energy
 from layerpeel.program.floor import LOG_FLOOR_TOL, FloorPath
 from layerpeel.program.pairs.dual_path import solve_two_groups
 from layerpeel.program.pairs.pair import two_group_program
-from layerpeel.program.pairs.thresholds import exp_or_inf, log_collapse_threshold
+from layerpeel.program.pairs.thresholds import (
+    exp_or_inf,
+    log_collapse_threshold,
+    log_vanishing_threshold,
+)
 from layerpeel.program.pairs.two_groups import TwoGroups
 
 # The tolerance on the logarithm of the rate: far below what an integer rate resolves.
@@ -46,8 +50,8 @@ class Oversampling:
         target: The mean minority classifier cosine that the rate is chosen for.
         predicted_cosine_before: The predicted mean cosine between minority classifiers
             without oversampling; NaN where they are predicted to be zero.
-        predicted_cosine_after: The same with ``repeats``, or with ``ratio`` where that
-            is less. With more than two distinct counts, with ``rates`` as they are,
+        predicted_cosine_after: With two distinct counts, the same with ``repeats``, or
+            with ``ratio`` where that is less. With more, with ``rates`` as they are,
             which ``oversampled_indices`` realises at random: whole repeats would lift
             classes just below the floor far above it.
         ratio: The imbalance ratio :math:`R`, the largest count over the smallest.
@@ -62,6 +66,7 @@ class Oversampling:
             classes are at or below the collapse threshold; their classifiers then span
             fewer dimensions than there are classes, and are equal only where the counts
             are.
+        minority: The classes whose mean cosine is meant.
         note: What the prediction holds fixed.
     """
 
@@ -76,6 +81,7 @@ class Oversampling:
     threshold: float
     log_threshold: float
     lifts_collapse: bool
+    minority: tuple[int, ...]
     note: str = FIXED_ENERGIES
 
 
@@ -123,7 +129,8 @@ def oversampling(
 
     Raises:
         ValueError: If the counts or energies are invalid, the target is out of reach,
-            or the minority is a single class, which has no cosine.
+            or the minority is a single class, which has no cosine. Of two groups, the
+            message then says whether the class vanishes, and the rate that ends it.
 
     Warns:
         UndefinedWarning: If minority classifiers are predicted to be zero without
@@ -147,7 +154,7 @@ def oversampling(
     groups = count_groups(counts)
     if len(groups) == 1:
         return _nothing_to_do(counts, goal)
-    block = _checked_minority(minority, counts)
+    block = _checked_minority(minority, counts, energy)
     if len(groups) == 2 and block == groups[1].classes and energy.per == "class":
         program = two_group_program(groups, energy.nuclear_norm(len(counts)))
         return _plan(groups, program, goal)
@@ -178,6 +185,7 @@ def _plan(
         threshold=exp_or_inf(log_threshold),
         log_threshold=log_threshold,
         lifts_collapse=program.log_ratio >= log_threshold,
+        minority=groups[1].classes,
     )
 
 
@@ -213,19 +221,28 @@ def _plan_floor(path: FloorPath, target: float) -> Oversampling:
     floor = path.separating_floor(target)
     rates = tuple(max(1.0, floor / count) for count in counts)
     threshold = largest / path.lifting_floor()
+    repeats = _rounded_up(max(rates), LOG_FLOOR_TOL)
     return Oversampling(
         rates=rates,
         rate=max(rates),
-        repeats=_rounded_up(max(rates), LOG_FLOOR_TOL),
+        repeats=repeats,
         floor=floor,
         target=target,
         predicted_cosine_before=before.cosine,
-        predicted_cosine_after=path.at(floor).cosine,
+        predicted_cosine_after=path.at(_realised_floor(path, floor, repeats)).cosine,
         ratio=largest / smallest,
         threshold=threshold,
         log_threshold=math.log(threshold),
         lifts_collapse=before.lead <= 0,
+        minority=path.block,
     )
+
+
+def _realised_floor(path: FloorPath, floor: float, repeats: int) -> float:
+    """Return the floor that is drawn: of two groups, whole repeats of the rarer one."""
+    if len(count_groups(path.counts)) > 2:
+        return floor
+    return min(repeats * min(path.counts), max(path.counts))
 
 
 def _nothing_to_do(counts: tuple[float, ...], target: float) -> Oversampling:
@@ -242,6 +259,7 @@ def _nothing_to_do(counts: tuple[float, ...], target: float) -> Oversampling:
         threshold=math.inf,
         log_threshold=math.inf,
         lifts_collapse=False,
+        minority=tuple(range(len(counts))),
     )
 
 
@@ -284,7 +302,7 @@ def _checked_target(target: float | None, num_classes: int) -> float:
 
 
 def _checked_minority(
-    minority: Sequence[int] | None, counts: tuple[float, ...]
+    minority: Sequence[int] | None, counts: tuple[float, ...], energy: Energy
 ) -> tuple[int, ...]:
     """Return the classes to separate, in increasing order."""
     if minority is None:
@@ -302,6 +320,39 @@ def _checked_minority(
         raise ValueError(
             f"The minority must have at least 2 classes; got class "
             f"{listed(block) or 'none'} alone, which has no other to have a cosine "
-            "with. Collapse does not concern it; sample it as accuracy asks."
+            f"with. {_what_a_single_class_does(block, counts, energy)}"
         )
     return block
+
+
+def _what_a_single_class_does(
+    block: tuple[int, ...], counts: tuple[float, ...], energy: Energy
+) -> str:
+    """Say whether a class by itself vanishes, where a formula tells."""
+    groups = count_groups(counts)
+    if len(groups) != 2 or block != groups[1].classes or energy.per != "class":
+        return (
+            "It can vanish all the same: solve the `PeeledProblem`, or name more classes "
+            "with `minority`."
+        )
+    majority, tau = len(groups[0].classes), energy.nuclear_norm(len(counts))
+    log_ratio = math.log(groups[0].count / groups[1].count)
+    return _vanishing_sentence(log_ratio, log_vanishing_threshold(majority, 1, tau))
+
+
+def _vanishing_sentence(log_ratio: float, log_vanishing: float) -> str:
+    r"""Say whether a single rare class vanishes, and what brings it back.
+
+    A rate :math:`w` divides the imbalance ratio by :math:`w`, and the class is zero from
+    :math:`R_1` on, so every rate above :math:`R / R_1` brings it back.
+    """
+    if math.isinf(log_vanishing):
+        return "It never vanishes at these energies (R1 is infinite)."
+    ratio, vanishing = exp_or_inf(log_ratio), exp_or_inf(log_vanishing)
+    if log_ratio < log_vanishing:
+        return f"It vanishes from R1 = {vanishing:.4g} on; R = {ratio:.4g} is below."
+    rate = exp_or_inf(log_ratio - log_vanishing)
+    return (
+        f"It vanishes from R1 = {vanishing:.4g} on, and R = {ratio:.4g}: draw its samples "
+        f"more than R / R1 = {rate:.4g} times to bring it back."
+    )

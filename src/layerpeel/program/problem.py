@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, SupportsFloat
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layerpeel._checks import ShapeError, at_least, one_of, positive
 from layerpeel._tolerances import CERTIFIED_GAP
+from layerpeel.program._inputs import Array, numbers, real_tensor, usable_device
 from layerpeel.program.class_level import ClassLevel
 from layerpeel.program.counts import checked_counts
 from layerpeel.program.cross_entropy import CrossEntropy
@@ -133,8 +134,8 @@ class PeeledProblem:
     def from_network(
         cls,
         class_counts: Iterable[SupportsFloat],
-        weight: Float[Tensor, "K p"],
-        class_means: Float[Tensor, "K p"],
+        weight: Float[Tensor, "K p"] | Array,
+        class_means: Float[Tensor, "K p"] | Array,
         *,
         centring: str = "sample",
         per: str = "class",
@@ -158,7 +159,8 @@ class PeeledProblem:
 
         Raises:
             ShapeError: If ``weight`` and ``class_means`` are not both :math:`(K, p)`.
-            ValueError: If an argument is invalid, or an energy is zero.
+            ValueError: If an argument is invalid, an energy is zero, or ``energy`` or
+                ``weight_decay`` is given, which is what the network has to say.
 
         Example:
             >>> from layerpeel.geometry import simplex_etf
@@ -169,11 +171,11 @@ class PeeledProblem:
         """
         counts = checked_counts(class_counts)
         one_of("centring", centring, ("sample", "class", "none"))
-        _check_network(len(counts), weight, class_means)
-        rows, means = (
-            weight.detach().double().cpu(),
-            class_means.detach().double().cpu(),
-        )
+        one_of("per", per, ("class", "sample"))
+        _refuse_energies(variant)
+        rows = real_tensor("weight", weight)
+        means = real_tensor("class_means", class_means)
+        _check_network(len(counts), rows, means)
         shares = torch.tensor(counts, dtype=torch.float64)
         shares = shares / shares.sum()
         if centring != "none":
@@ -208,6 +210,60 @@ class PeeledProblem:
             width=self.width,
         )
 
+    def as_decay(self) -> PeeledProblem:
+        r"""Return the problem with weight decay that has the same solution.
+
+        Budgets become the decay that :func:`equivalent_decay` finds, per class where the
+        energies are; everything else stays. For another decay than the equivalent one,
+        use ``dataclasses.replace(problem, energy=None, weight_decay=...)``.
+
+        References:
+            | Neural Collapse for Unconstrained Feature Model under Cross-entropy Loss
+            | with Imbalanced Data (Hong & Ling, 2023), https://arxiv.org/abs/2309.09725:
+            | the nuclear norm behind both
+
+        Raises:
+            ValueError: If there is no such decay: see :func:`equivalent_decay`.
+
+        Example:
+            >>> problem = PeeledProblem([90, 30, 10, 3], energy=(1.0, 4.0))
+            >>> twin = problem.as_decay()
+            >>> twin.energy, twin.weight_decay.per
+            (None, 'class')
+            >>> bool((problem.solve().logits - twin.solve().logits).abs().max() < 1e-6)
+            True
+        """
+        # Equivalence is about problems: it imports this module.
+        from layerpeel.program.equivalence import equivalent_decay
+
+        return replace(self, energy=None, weight_decay=equivalent_decay(self))
+
+    def as_energy(self) -> PeeledProblem:
+        r"""Return the problem with budgets that has the same solution.
+
+        Weight decay becomes the energies that :func:`equivalent_energy` finds, those of
+        its own solution; everything else stays.
+
+        References:
+            | Neural Collapse for Unconstrained Feature Model under Cross-entropy Loss
+            | with Imbalanced Data (Hong & Ling, 2023), https://arxiv.org/abs/2309.09725:
+            | the nuclear norm behind both
+
+        Raises:
+            ValueError: If there are no such energies: see :func:`equivalent_energy`.
+
+        Example:
+            >>> problem = PeeledProblem([50, 50, 50], weight_decay=(1e-3, 1e-3))
+            >>> twin = problem.as_energy()
+            >>> twin.weight_decay, twin.energy.per
+            (None, 'sample')
+            >>> bool((problem.solve().logits - twin.solve().logits).abs().max() < 1e-9)
+            True
+        """
+        from layerpeel.program.equivalence import equivalent_energy
+
+        return replace(self, weight_decay=None, energy=equivalent_energy(self))
+
     def solve(
         self,
         gap_tol: float = CERTIFIED_GAP,
@@ -238,13 +294,16 @@ class PeeledProblem:
             than its ``certificate`` shows.
 
         Raises:
-            ValueError: If ``gap_tol`` is not finite and above zero, or the method does
-                not apply to this problem.
+            ValueError: If ``gap_tol`` is not finite and above zero, ``max_steps`` or
+                ``seed`` is not a whole number, or the method does not apply to this
+                problem.
+            DeviceError: If there is no such device, or it has no float64.
         """
         positive("gap_tol", gap_tol)
         if max_steps is not None:
             at_least("max_steps", max_steps, 1)
-        request = Request(gap_tol, max_steps, seed, torch.device(device))
+        at_least("seed", seed, 0)
+        request = Request(gap_tol, max_steps, seed, usable_device(device))
         program = self.class_level()
         return choose_route(program, method).solve(program, request)
 
@@ -269,6 +328,15 @@ def _refuse_both(energy: object, weight_decay: object) -> None:
         )
 
 
+def _refuse_energies(variant: Mapping[str, object]) -> None:
+    given = [name for name in ("energy", "weight_decay") if name in variant]
+    if given:
+        raise ValueError(
+            f"`from_network` must read the energies off the network; got `{given[0]}` as "
+            "well. Leave it out, or build the problem with `PeeledProblem(...)`."
+        )
+
+
 def _checked_bias(bias: str | float | None) -> str | float | None:
     if bias is None or bias == "free":
         return bias
@@ -285,8 +353,9 @@ def _checked_weights(
 ) -> tuple[float, ...] | None:
     if weights is None:
         return None
+    given = numbers("class_weights", weights, example="[1.0, 1.0, 5.0]")
     checked = tuple(
-        positive(f"class_weights[{k}]", float(value)) for k, value in enumerate(weights)
+        positive(f"class_weights[{k}]", value) for k, value in enumerate(given)
     )
     _check_length("class_weights", len(checked), num_classes)
     return checked
@@ -309,7 +378,8 @@ def _check_length(name: str, length: int, num_classes: int) -> None:
 
 
 def _check_network(num_classes: int, weight: Tensor, class_means: Tensor) -> None:
-    if weight.shape != class_means.shape or len(weight) != num_classes:
+    shape = weight.shape
+    if shape != class_means.shape or len(shape) != 2 or shape[0] != num_classes:
         raise ShapeError(
             f"`weight` and `class_means` must both have shape (K, p) with K = "
             f"{num_classes}; got {tuple(weight.shape)} and {tuple(class_means.shape)}."

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from layerpeel._checks import listed
+from layerpeel._tolerances import LEAST_WEIGHT
 from layerpeel.program.class_level import ClassLevel, SoftmaxLoss, SquaredLoss
 from layerpeel.program.counts import count_groups
 from layerpeel.program.cross_entropy import CrossEntropy
@@ -45,16 +47,21 @@ def class_level(
         ridge: The ridge of the bias, 0 for a free one, ``None`` for none.
         nonnegative: Whether features are nonnegative.
         width: The feature dimension; ``None`` for as many as needed.
+
+    Raises:
+        ValueError: If the weight of a class in the loss is below ``LEAST_WEIGHT``.
     """
     counts = _evened(class_counts)
     omega = torch.ones_like(counts)
     if class_weights is not None:
         omega = torch.tensor(class_weights, dtype=torch.float64)
+        omega = omega / omega.max()  # only proportions matter, and sums may overflow
     smoothing = loss.smoothing if isinstance(loss, CrossEntropy) else 0.0
     mass = (1 - smoothing) * omega + smoothing * omega.mean()
     # Divided by the largest first: counts of 1e300 must not overflow in the sum.
     shares = counts / counts.max()
     weights = shares * mass / (shares * omega).sum()
+    _refuse_vanishing(weights)
     if isinstance(holds, Energy):
         regulariser = Regulariser.of_energy(holds, counts.tolist())
     else:
@@ -86,6 +93,17 @@ def alike(program: ClassLevel) -> tuple[tuple[int, ...], ...]:
         groups.setdefault(tuple(row), []).append(k)
     ordered = sorted(groups.items(), key=lambda item: -item[0][0])
     return tuple(tuple(classes) for _, classes in ordered)
+
+
+def _refuse_vanishing(weights: Float64[Tensor, " K"]) -> None:
+    if bool((weights >= LEAST_WEIGHT).all()):  # NaN is refused as well
+        return
+    lost = (~(weights >= LEAST_WEIGHT)).nonzero().flatten().tolist()
+    raise ValueError(
+        "`class_counts`, times `class_weights`, must give every class a share of the "
+        f"loss of at least {LEAST_WEIGHT:g}; those of the classes {listed(lost)} are "
+        "smaller. Leave these classes out, or bring counts and weights closer together."
+    )
 
 
 def _evened(class_counts: Sequence[float]) -> Float64[Tensor, " K"]:

@@ -167,8 +167,8 @@ def _is_cone(program: ClassLevel) -> bool:
 
 
 def _is_deep_softmax(program: ClassLevel) -> bool:
-    free = not program.nonnegative and not program.ridge
-    return _softmax(program) and not _one_layer(program) and free
+    deep = _softmax(program) and not _one_layer(program)
+    return deep and not program.nonnegative
 
 
 # What is done about it --------------------------------------------------------------

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from layerpeel._tolerances import RESOLVED_GAP
 from layerpeel.geometry import Geometry
 from layerpeel.program.factors import Factors
 
@@ -50,7 +51,9 @@ class Status(enum.Enum):
 class Certificate:
     r"""An evaluated lower bound :math:`\ell \leq f^\star \leq f`.
 
-    The bound holds up to the rounding of its own evaluation in float64.
+    The bound holds up to the rounding of its own evaluation in float64, and no relative
+    gap below ``RESOLVED_GAP``, a few times the unit of float64, is claimed: factors in
+    float64 do not attain an objective more exactly than that.
 
     Attributes:
         objective: The attained value :math:`f`.
@@ -72,11 +75,15 @@ class Certificate:
         r"""The relative gap :math:`(f - \ell) / |f|`.
 
         Relative to the objective itself: a loss can be as small as 1e-12, where an
-        absolute tolerance would certify anything.
+        absolute tolerance would certify anything. At least ``RESOLVED_GAP``, except
+        for an objective of exactly zero that is its own bound.
         """
-        if self.scaled_gap is not None:
-            return self.scaled_gap
-        return self.absolute_gap / max(abs(self.objective), sys.float_info.min)
+        gap = self.scaled_gap
+        if gap is None:
+            if self.objective == self.lower_bound == 0:
+                return 0.0
+            gap = self.absolute_gap / max(abs(self.objective), sys.float_info.min)
+        return RESOLVED_GAP if gap < RESOLVED_GAP else gap
 
     @property
     def absolute_gap(self) -> float:

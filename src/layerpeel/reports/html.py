@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerpeel._figures import printable, slug, variables
 from layerpeel._json import json_text
+from layerpeel._version import __version__
 from layerpeel.reports.page import Page
 from layerpeel.reports.picture import Picture
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 else:  # both are optional, and annotations are checked at run time in tests
     Markup = Template = Any
 
+# Longer tables scroll in a window of their own.
+_MOST_ROWS = 24
 # Pictures wider than this, in points, have a row of the page to themselves.
 _WIDE = 450.0
 
@@ -71,8 +74,6 @@ class Drawing:
 
 
 def _render(page: Page, prefix: str, fragment: bool) -> str:
-    from layerpeel import __version__
-
     html = _template().render(
         page=page,
         prefix=prefix,
@@ -82,6 +83,7 @@ def _render(page: Page, prefix: str, fragment: bool) -> str:
         draw=lambda picture: _drawing(picture, prefix),
         counts=Counter(finding.severity.value for finding in page.findings()),
         version=__version__,
+        most_rows=_MOST_ROWS,
     )
     return printable(html)
 

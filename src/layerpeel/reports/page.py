@@ -12,6 +12,7 @@ from typing import Any
 
 from layerpeel._figures import slug
 from layerpeel._json import plain
+from layerpeel._version import __version__
 from layerpeel.reports.finding import Finding, NotApplicable, Outcome, Passed, Severity
 from layerpeel.reports.picture import Picture
 from layerpeel.reports.table import Table
@@ -106,8 +107,6 @@ class Page:
         NaN becomes ``None``, and infinity the text ``"Infinity"`` or ``"-Infinity"``:
         JSON has neither.
         """
-        from layerpeel import __version__
-
         content = {
             "title": self.title,
             "subtitle": self.subtitle,

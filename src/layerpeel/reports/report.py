@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerpeel._checks import one_of
+from layerpeel._frames import DataFrame
 from layerpeel._json import plain
 from layerpeel.measurement import Measurement
 from layerpeel.reports import tables
@@ -24,11 +25,6 @@ from layerpeel.reports.page import Page, Section
 from layerpeel.reports.picture import Picture
 from layerpeel.reports.prediction import Predictions, predict
 from layerpeel.reports.table import Table
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:  # pandas is optional, and annotations are checked at run time in tests
-    DataFrame = Any
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -15,11 +15,7 @@ from rich.text import Text
 
 from layerpeel._checks import ShapeError
 from layerpeel._figures import printable
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:  # pandas is optional, and annotations are checked at run time in tests
-    DataFrame = Any
+from layerpeel._frames import DataFrame, data_frame
 
 Cell = str | int | float | bool | None
 
@@ -174,14 +170,7 @@ class Table:
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise ImportError(
-                "`to_frame` needs pandas: pip install 'layerpeel[study]'. "
-                "`to_dict` needs nothing."
-            ) from error
-        return DataFrame([list(row) for row in self.rows], columns=list(self.columns))
+        return data_frame([list(row) for row in self.rows], self.columns)
 
     def __rich__(self) -> Group:
         return self.rich()

@@ -3,7 +3,12 @@ import pytest
 import torch
 
 from layerpeel.geometry import ClassGroups, Geometry, simplex_etf
-from layerpeel.measurement.metrics.block import classifier_block, feature_block
+from layerpeel.measurement.metrics.block import (
+    classifier_block,
+    feature_block,
+    vector_block,
+)
+from tests.measurement.metrics.vectors import random_rows, with_gaps
 
 GROUPS = ClassGroups(majority=(0, 1), minority=(2, 3, 4))
 # Majority of length 2 at a right angle; minority of lengths 1, 2 and 3, two of them
@@ -45,3 +50,28 @@ def test_groups_without_pairs_are_nan(minority):
     block = classifier_block(Geometry.of(ROWS, ROWS), ClassGroups((0,), minority))
     assert np.isnan([block.cosine, block.cosine_std, block.majority_cosine]).all()
     assert np.isnan(block.norm_ratio) == (not minority)
+
+
+BLOCKS = {
+    "random": (random_rows(5, 3), GROUPS),
+    "many": (
+        random_rows(700, 3),
+        ClassGroups(tuple(range(300)), tuple(range(300, 700))),
+    ),
+    "vanished": (torch.cat([ROWS[:4], 0 * ROWS[:1]]), GROUPS),
+    "absent": (with_gaps(ROWS[:4], 4), GROUPS),
+    "no pair": (ROWS, ClassGroups((0, 1, 2, 3), (4,))),
+    "no minority": (ROWS, ClassGroups((0, 1, 2, 3, 4), ())),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_vectors_give_the_statistics_of_their_geometry(name):
+    rows, groups = BLOCKS[name]
+    expected = classifier_block(Geometry.of(rows, rows), groups)
+    np.testing.assert_allclose(
+        list(vars(vector_block(rows, groups)).values()),
+        list(vars(expected).values()),
+        rtol=1e-11,
+        atol=1e-15,
+    )

@@ -119,3 +119,18 @@ def test_cdnv_far_from_the_origin():
         for i, j in itertools.combinations(range(3), 2)
     ]
     assert cdnv(means, v) == pytest.approx(float(sum(pairs) / 3), rel=1e-12)
+
+
+def test_without_a_covariance_the_ratio_says_so():
+    with pytest.warns(UndefinedWarning, match="light mode keeps no"):
+        assert np.isnan(nc1(None, simplex_etf(3)))
+
+
+def test_one_direction_more_variable_in_closed_form():
+    # On top of isotropic noise, an amount along one unit direction of the mean space.
+    K, extra = 5, 0.01
+    means = simplex_etf(K, 8)
+    along = means[0] / means[0].norm()
+    within = torch.eye(8).double() + extra * torch.outer(along, along)
+    expected = ((K - 1) + extra) * (K - 1) / K
+    assert nc1(within, means) == pytest.approx(expected, rel=1e-12)

@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from layerpeel._checks import UndefinedWarning
-from layerpeel.geometry import orthogonal_frame, simplex_etf
+from layerpeel._checks import ShapeError, UndefinedWarning
+from layerpeel.geometry import (
+    general_orthogonal_frame,
+    orthogonal_frame,
+    simplex_etf,
+)
 from layerpeel.measurement import nc2
+from layerpeel.measurement.metrics.nc2 import (
+    general_orthogonal_distance,
+    orthogonal_distance,
+)
 from tests.measurement.collapsed import measured
+from tests.measurement.metrics.vectors import on_circle, random_rows, turn, with_gaps
 from tests.measurement.reference import nc2 as slow_nc2
 
 
@@ -72,3 +81,99 @@ def test_vanished_vectors_have_norms_but_no_angles():
 def test_undefined_without_two_vectors(rows):
     with pytest.warns(UndefinedWarning, match="two classes"):
         assert np.isnan(list(vars(nc2(rows.double())).values())).all()
+
+
+def test_lengths_alone_in_closed_form():
+    lengths = torch.tensor([1.0, 1.1, 0.9, 1.0]).double()
+    deviation = nc2(lengths[:, None] * simplex_etf(4))
+    assert deviation.equinorm == pytest.approx(np.std(lengths.numpy()), rel=1e-12)
+    assert deviation.angle == pytest.approx(0, abs=1e-12)
+    assert deviation.gram > 0.05
+
+
+def test_small_turns_are_seen_to_first_order():
+    # Of three vectors at 120 degrees, one turns by t: cosines move by -+ t sin 120.
+    t = 1e-5
+    deviation = nc2(on_circle(np.degrees(t), 120, 240))
+    step = t * np.sqrt(3) / 2
+    assert deviation.angle == pytest.approx(2 / 3 * step, rel=1e-4)
+    assert deviation.equiangularity == pytest.approx(step * np.sqrt(2 / 3), rel=1e-4)
+
+
+def test_many_classes_agree_with_whole_matrices():
+    rows = random_rows(300, 5)
+    np.testing.assert_allclose(
+        list(vars(nc2(rows)).values()), slow_nc2(rows.numpy()), rtol=1e-11
+    )
+
+
+def slow_frame(rows, lengths):
+    G, D = rows @ rows.T, np.diag(np.square(lengths))
+    return np.linalg.norm(G / np.linalg.norm(G) - D / np.linalg.norm(D))
+
+
+@pytest.mark.parametrize(("classes", "width"), [(4, 7), (9, 4), (300, 3), (1, 2)])
+def test_orthogonal_distances_agree_with_whole_matrices(classes, width):
+    rows = random_rows(classes, width)
+    lengths = np.arange(1.0, classes + 1)
+    own = rows.norm(dim=1).numpy()
+    expected = [slow_frame(rows.numpy(), n) for n in (np.ones(classes), own, lengths)]
+    actual = (
+        orthogonal_distance(rows),
+        general_orthogonal_distance(rows),
+        general_orthogonal_distance(rows, list(lengths)),
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-15)
+
+
+def test_orthogonal_distances_are_zero_on_their_frames():
+    lengths = [1.0, 2.0, 5.0, 0.0]
+    frame = general_orthogonal_frame(lengths, width=6) @ turn(6)
+    assert general_orthogonal_distance(frame) < 1e-14
+    assert general_orthogonal_distance(frame, [3 * n for n in lengths]) < 1e-14
+    assert orthogonal_distance(7 * orthogonal_frame(4, 6) @ turn(6)) < 1e-14
+    squares = np.square(lengths)
+    closed = 2 - 2 * squares.sum() / (2 * np.linalg.norm(squares))
+    assert orthogonal_distance(frame) ** 2 == pytest.approx(closed)
+
+
+def test_one_tilted_pair_in_first_order():
+    # An entry e twice off the diagonal of I: sqrt(2) e / sqrt(K), lengths unchanged.
+    e, frame = 1e-6, orthogonal_frame(3)
+    frame[0, 1] = e
+    for distance in (orthogonal_distance(frame), general_orthogonal_distance(frame)):
+        assert distance == pytest.approx(np.sqrt(2 / 3) * e, rel=1e-5)
+
+
+def test_own_lengths_are_the_nearest():
+    rows = random_rows(6, 9)
+    nearest = general_orthogonal_distance(rows)
+    g = torch.Generator().manual_seed(1)
+    for _ in range(20):
+        norms = torch.rand(6, generator=g).tolist()
+        assert general_orthogonal_distance(rows, norms) > nearest
+
+
+def test_orthogonal_distances_leave_absent_classes_out():
+    rows = random_rows(4, 5)
+    gaps = with_gaps(rows, 1)
+    assert orthogonal_distance(gaps) == orthogonal_distance(rows)
+    given = general_orthogonal_distance(gaps, [1.0, 9.0, 2.0, 3.0, 4.0])
+    assert given == general_orthogonal_distance(rows, [1.0, 2.0, 3.0, 4.0])
+
+
+def test_orthogonal_distances_of_nothing_are_undefined():
+    calls = [
+        lambda: orthogonal_distance(torch.zeros(3, 2).double()),
+        lambda: orthogonal_distance(torch.zeros(0, 2).double()),
+        lambda: general_orthogonal_distance(torch.zeros(3, 2).double()),
+        lambda: general_orthogonal_distance(orthogonal_frame(2), [0.0, 0.0]),
+    ]
+    for call in calls:
+        with pytest.warns(UndefinedWarning, match="orthogonal frame is undefined"):
+            assert np.isnan(call())
+
+
+def test_a_norm_for_every_vector():
+    with pytest.raises(ShapeError, match="one length for each of 2 vectors"):
+        general_orthogonal_distance(orthogonal_frame(2), [1.0])

@@ -171,7 +171,7 @@ def test_budget_of_all_targets_is_enough():
         solution = solve_orthogonal_frames(program, GAP_TOL)
         assert (solution.logits == torch.eye(3, dtype=torch.float64)).all()
         assert solution.objective == 0
-        assert solution.certificate.gap == 0
+        assert solution.certificate.absolute_gap == 0
 
 
 def test_narrow_budget_of_unequal_counts_is_not_proved():

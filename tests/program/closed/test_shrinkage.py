@@ -90,7 +90,7 @@ def test_enough_budget_leaves_no_loss():
         assert solution.fractions.tolist() == [1.0, 1.0]
         assert solution.certificate.objective == 0
         assert solution.certificate.lower_bound == 0
-        assert solution.certificate.gap == 0
+        assert solution.certificate.absolute_gap == 0
 
 
 def test_almost_enough_budget_keeps_its_digits():

@@ -79,7 +79,7 @@ def test_the_adjoint_is_that_of_the_linear_map_to_the_logits(name):
         logits = blocks._forward(point)
         columns = logits.own * residual.own
         columns = columns + (multiplicity * logits.others * residual.others).sum(dim=0)
-        paired = inner(blocks, point, blocks._adjoint(residual))
+        paired = inner(blocks, point, blocks.adjoint(residual))
         assert paired == pytest.approx(float(sizes @ columns), rel=1e-11, abs=1e-11)
 
 

@@ -136,3 +136,39 @@ def test_a_loss_below_float64_has_a_logarithm_and_a_gradient_of_its_size(gap):
     own = columns.residual.own
     torch.testing.assert_close(own, -WEIGHTS / 0.95, rtol=1e-10, atol=0.0)
     assert columns.dual(1.0) == pytest.approx(1 + gap, rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_divergence_bounds_what_another_residual_costs(kind):
+    rng = generator(7)
+    logits = random_blocks(rng)
+    columns = columns_at(kind, logits)
+    assert columns.divergence(columns.residual) == 0
+    for size in (1e-3, 0.3):
+        step = random_blocks(rng, size)
+        other = Blocks(logits.own + step.own, logits.others + step.others)
+        moved = columns_at(kind, other)
+        shift = math.exp(moved.log_scale - columns.log_scale)
+        residual = Blocks(*(shift * part for part in moved.residual))
+        balanced = columns.balanced(residual)
+        torch.testing.assert_close(dense(balanced), dense(residual))
+        # Fenchel: the loss less its tangent at the other logits, the other way round.
+        unit = math.exp(columns.log_scale)
+        difference = float((dense(residual) * (dense(other) - dense(logits))).sum())
+        gain = float(dense_loss(kind, dense(logits)) - dense_loss(kind, dense(other)))
+        least = gain + unit * difference
+        found = unit * columns.divergence(residual)
+        assert least * (1 - 1e-9) - 1e-12 <= found
+        if kind == "squared":
+            assert found == pytest.approx(least, rel=1e-9)
+        elif size < 0.1:
+            assert found < 2.1 * least
+
+
+@pytest.mark.parametrize("kind", ["plain", "own unit", "smoothed"])
+def test_a_residual_of_no_probabilities_diverges(kind):
+    columns = columns_at(kind, random_blocks(generator(8)))
+    beyond = columns.residual.others - 2 * columns.weights
+    assert columns.divergence(columns.balanced(Blocks(beyond[0], beyond))) == math.inf
+    too_much = columns.residual.others + 2 * columns.weights
+    assert columns.divergence(columns.balanced(Blocks(beyond[0], too_much))) == math.inf

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from layerpeel.program.convex.certificate import certify
+from layerpeel.program.convex.directions import Directions
 from layerpeel.program.convex.factor_space import FactorSpace
 from layerpeel.program.convex.local import Local
 from layerpeel.program.convex.newton import minimise
@@ -59,5 +60,5 @@ def test_nothing_is_done_at_the_solution():
     torch.testing.assert_close(again, y)
     # And it is the solution: stationary factors of full rank are optimal.
     point = space.point(y)
-    norm = float((space.is_factor * y).square().sum()) / 2
-    assert certify(space.program, point, norm)[0].gap < 1e-6
+    directions = Directions.of(point.between)
+    assert certify(space.program, point, directions)[0].gap < 1e-6

@@ -74,10 +74,15 @@ def test_the_point_is_the_separable_matrix(name):
     program, blocks = blocks_of(name)
     point = starting_point(blocks)
     gaps = torch.from_numpy(expanded(blocks.groups, point.spread.tolist()))
-    expected, K = torch.diag(gaps), program.num_classes
-    if blocks.targets is not None:
-        expected = expected - gaps / K
+    expected = torch.diag(gaps)
     X, _ = dense(blocks.groups, point)
+    if blocks.targets is not None:
+        unseen = 1 / program.loss.scale
+        expected = expected - torch.outer(unseen, unseen * gaps) / unseen.square().sum()
+        # All other classes have the same input of the softmax.
+        inputs = program.loss.scale[:, None] * X
+        others = inputs.T[~torch.eye(len(X), dtype=torch.bool)].view(len(X), -1)
+        torch.testing.assert_close(others, others[:, :1].expand_as(others))
     torch.testing.assert_close(X, expected, rtol=1e-12, atol=1e-12)
 
 

@@ -209,3 +209,45 @@ def test_is_drawn_and_written():
     _, ax = path.plot()
     assert "tangent" in ax.get_title(loc="left")
     assert '"tangent"' in json_text(path.to_dict())
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_singular_values_may_be_of_any_kind(kind):
+    values = [2.0, 1.0]
+    options = {"num_classes": 3, "samples_per_class": 10, "times": [0, 50]}
+    expected = central_path(
+        torch.tensor(values, dtype=torch.float64), renormalisation="tangent", **options
+    )
+    given = kind(values)
+    path = central_path(given, renormalisation="tangent", **options)
+    torch.testing.assert_close(path.singular_values, expected.singular_values)
+    loss = least_squares_loss(given, num_classes=3)
+    torch.testing.assert_close(loss, expected.losses[0])
+
+
+@pytest.mark.parametrize("values", [2.0, [[2.0, 1.0]]], ids=str)
+def test_singular_values_have_one_dimension(values):
+    with pytest.raises(
+        LayerpeelError, match="`singular_values` must have one dimension"
+    ):
+        central_path(
+            np.array(values),
+            num_classes=3,
+            samples_per_class=10,
+            times=[0],
+            renormalisation="tangent",
+        )
+
+
+def test_more_singular_values_than_classes_have_no_loss():
+    with pytest.raises(LayerpeelError, match="`singular_values` must have at most 2"):
+        least_squares_loss([1.0, 1.0, 1.0], num_classes=3)
+
+
+def test_means_and_covariance_may_be_arrays():
+    means, within = np.array([[2.0], [-2.0]]), [[4.0]]
+    assert signal_to_noise(means, within).tolist() == pytest.approx([2**0.5])
+    with pytest.raises(LayerpeelError, match=r"`class_means` must have shape \(C, p\)"):
+        signal_to_noise([2.0, -2.0], within)
+    with pytest.raises(ValueError, match="`class_means` must be finite"):
+        signal_to_noise([[np.nan], [1.0]], within)

@@ -217,3 +217,12 @@ def test_is_drawn_and_written():
     assert '"predictor"' in json_text(network.to_dict())
     collapsed = deep_linear(EYE, ONES, weight_decay=(9.0,) * 3)
     assert '"Infinity"' in json_text(collapsed.to_dict())
+
+
+def test_moments_may_be_arrays_or_carry_gradients():
+    A, b = np.eye(2), [3.0, 4.0]
+    expected = [2.4, 3.2]
+    assert deep_linear(A, b, weight_decay=(0.25,)).predictor.tolist() == expected
+    trained = torch.tensor(b, dtype=torch.float64, requires_grad=True)
+    found = deep_linear(torch.eye(2), trained, weight_decay=[0.25])
+    assert found.predictor.tolist() == expected

@@ -154,3 +154,15 @@ def test_is_drawn_and_written():
     _, ax = flow.plot()
     assert len(ax.lines) == 1
     assert '"gaps"' in json_text(flow.to_dict())
+
+
+@pytest.mark.parametrize("start", [710.0, 1000.0])
+def test_gaps_beyond_the_exponential_integral_are_refused(start):
+    with pytest.raises(ValueError, match="`start` and `times` must be such that Ei"):
+        balanced_flow(3, 4, start=start, times=[1])
+    with pytest.raises(ValueError, match=r"and times up to 1.7e\+308"):
+        balanced_flow(3, 0.25, start=1.0, times=[0, 1.7e308])
+    # Just below, a gap does not grow any more.
+    assert balanced_flow(3, 4, start=700.0, times=[1e6]).gaps.tolist() == pytest.approx(
+        [700.0]
+    )

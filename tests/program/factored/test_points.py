@@ -8,6 +8,8 @@ from layerpeel.program.factored._points import (
     point_of_factors,
     point_of_logits,
     point_of_pair,
+    rank_of,
+    widened,
 )
 from layerpeel.program.factors import ExplicitFactors
 from tests.program.reference import factor_penalty, make_program, objective
@@ -59,3 +61,28 @@ def test_given_factors_keep_their_logits_where_the_width_allows(nonnegative):
     point = point_of_factors(function, given)
     np.testing.assert_allclose(function.logits(point), rows @ means.T, atol=1e-13)
     assert not nonnegative or (point.factors[-1] >= 0).all()
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_a_point_is_the_same_without_its_zeros(depth, rank):
+    function, narrow = objective_of(depth), objective_of(depth, rank)
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4, rank)) @ random.normal(size=(rank, 4))
+    wide = point_of_logits(function, logits)
+    assert rank_of(function, wide) == rank
+    short = point_of_logits(narrow, logits)
+    again = widened(function, short)
+    np.testing.assert_allclose(function.logits(again), logits, atol=1e-13)
+    # Rounding of a zero has a root of 1e-4 in the wide factors.
+    np.testing.assert_allclose(function.pack(again), function.pack(wide), atol=1e-3)
+    # And it stays the same on the way down: what is zero has no slope.
+    _, slope = function.value_and_gradient(function.pack(again))
+    _, narrow_slope = narrow.value_and_gradient(narrow.pack(short))
+    norms = np.linalg.norm(slope), np.linalg.norm(narrow_slope)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-12)
+
+
+def test_zero_has_no_rank():
+    function = objective_of(2)
+    assert rank_of(function, point_of_logits(function, np.zeros((4, 4)))) == 0

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from layerpeel.program.factored import _search
 from layerpeel.program.factored._objective import FactorObjective
 from layerpeel.program.factored._search import agreeing, descents, improves, lowest
 from layerpeel.program.factored._starts import Starts
@@ -62,7 +63,7 @@ def test_starts_near_a_point_have_about_its_rank_or_one_less():
 def test_ends_are_ordered_by_value_and_counted():
     objective = objective_of("deep")
     ends = list(descents(objective, (), starts=4, seed=0, max_steps=500))
-    assert len(ends) == 2 + 4
+    assert len(ends) >= 2 + 4
     best = lowest(ends)
     assert best is not None
     assert best.value == min(end.value for end in ends)
@@ -73,3 +74,38 @@ def test_ends_are_ordered_by_value_and_counted():
     assert not improves(objective, worst, [best])
     assert not improves(objective, best, [best])
     assert lowest([]) is None
+
+
+def test_random_blocks_ignore_each_other():
+    objective = objective_of("deep")
+    starts = Starts(objective, 0)
+    counts = set()
+    for index in range(12):
+        logits = objective.logits(starts.blocks(index))
+        np.testing.assert_allclose(logits.sum(axis=0), 0, atol=1e-12)
+        together = np.abs(logits) > 1e-9
+        alone = ~together.any(axis=0)
+        blocks = {tuple(row) for row in together[~alone]}
+        assert (together == together.T).all()
+        assert np.linalg.matrix_rank(logits, tol=1e-9) == 5 - alone.sum() - len(blocks)
+        counts.add(len(blocks) + alone.sum())
+    assert len(counts) > 2
+
+
+@pytest.mark.parametrize("agreed", [0, 1, 10**9])
+def test_more_starts_follow_while_few_agree(agreed, monkeypatch):
+    monkeypatch.setattr(_search, "_AGREED", agreed)
+    objective = objective_of("deep")
+    ends = list(descents(objective, (), starts=3, seed=0, max_steps=300))
+    # Two starts are given, and up to twice as many as asked for follow.
+    assert len(ends) == 2 + 3 + (6 if agreed == 10**9 else 0)
+    flat = list(descents(objective_of("penalty"), (), starts=3, seed=0, max_steps=99))
+    assert len(flat) == 2 + 3
+
+
+def test_fewer_follow_for_many_classes():
+    options = {"decay": (1e-3,) * 3}
+    few = FactorObjective(make_program([1.0] * 20, **options), 20)
+    many = FactorObjective(make_program([1.0] * 60, **options), 60)
+    assert _search._more_starts(few, 9) == 18
+    assert _search._more_starts(many, 9) == 2

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 from layerpeel import Geometry, simplex_etf
 from layerpeel._json import json_text
+from layerpeel.program.energy import Energy
 from layerpeel.program.limits import fixed_frame
 from layerpeel.program.solution import Status
 from tests.program.layer_peeled_reference import objective, residual
@@ -221,3 +222,12 @@ def test_is_drawn_and_written():
     _, ax = frame.plot()
     assert ax.lines[0].get_ydata().tolist() == sorted(frame.feature_norms.tolist())
     assert '"feature_norms"' in json_text(frame.to_dict())
+
+
+def test_a_mean_budget_is_per_class():
+    energy = Energy(1.0, 9.0, "sample")
+    with pytest.raises(ValueError, match=r"`energy` must be per class: the frame with"):
+        fixed_frame([500, 5, 5], energy=energy, budget="mean")
+    # A bound on every norm knows no classes.
+    each = fixed_frame([500, 5, 5], energy=energy)
+    assert each.feature_norms.tolist() == [3.0, 3.0, 3.0]

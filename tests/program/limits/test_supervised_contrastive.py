@@ -142,7 +142,7 @@ def test_balanced_and_orthogonal_values_are_attained(nonnegative):
     labels = labels_of(counts)
     attained = contrastive_loss(frame.class_means()[labels], labels)
     assert frame.loss == pytest.approx(float(attained), rel=1e-14)
-    assert frame.certificate.gap == 0
+    assert frame.certificate.absolute_gap == 0
 
 
 @settings(deadline=None, max_examples=8)

@@ -84,4 +84,5 @@ def test_newton_does_the_work_on_a_fine_grid(monkeypatch):
 
     monkeypatch.setattr(dual_grid, "solve_two_groups", never)
     for majority, minority in ((5, 5), (3, 7), (7, 3), (1, 4)):
-        grid_of(majority, minority, "fine")
+        batch = grid_of(majority, minority, "fine")
+        assert batch.tau.shape == (12, 40)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerpeel._checks import UndefinedWarning
+from layerpeel._tolerances import RESOLVED_GAP
 from layerpeel.program.pairs.phase_diagram import phase_diagram
 from layerpeel.program.pairs.thresholds import collapse_threshold, vanishing_threshold
 from tests.program.layer_peeled_reference import counts_of, mean_cosine, solve_nuclear
@@ -197,3 +198,11 @@ def test_rejects_bad_input(change, message):
     kwargs = {"majority": 3, "minority": 3, "imbalance": [1.0], "energy": [1.0]}
     with pytest.raises(ValueError, match=message):
         phase_diagram(**kwargs | change)
+
+
+def test_no_cell_claims_a_gap_below_rounding():
+    diagram = phase_diagram(
+        5, 5, imbalance=[2.0, 20.0], energy=[4.0, 5.0], gap_tol=1e-25
+    )
+    assert bool((diagram.gap >= RESOLVED_GAP).all())
+    assert not bool(diagram.certified.any())

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from layerpeel.program import (
     Decay,
+    Energy,
     PeeledProblem,
     collapse_threshold,
+    nonnegative_collapse_threshold,
     vanishing_threshold,
 )
 from layerpeel.program.pairs.thresholds import (
@@ -359,3 +361,26 @@ def test_rejects_bad_input(function, change, message):
     kwargs = {"majority": 3, "minority": 3, "energy": (1.0, 1.0)} | change
     with pytest.raises(ValueError, match=message):
         function(**kwargs)
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    [collapse_threshold, vanishing_threshold, nonnegative_collapse_threshold],
+    ids=lambda threshold: threshold.__name__,
+)
+def test_an_energy_per_sample_is_refused(threshold):
+    kwargs = {"majority": 5, "minority": 5}
+    with pytest.raises(ValueError, match=r"`energy` must be per class: the threshold"):
+        threshold(energy=Energy(1, 5, "sample"), **kwargs)
+    per_class = threshold(energy=Energy(1, 5), **kwargs)
+    assert per_class == threshold(energy=(1, 5), **kwargs)
+
+
+def test_an_energy_per_sample_collapses_elsewhere():
+    # Minority features are cheap per sample: the ratio is another.
+    threshold = collapse_threshold(majority=5, minority=5, energy=(1, 5))
+    counts = [1.1 * threshold] * 5 + [1.0] * 5
+    for per, collapsed in (("class", True), ("sample", False)):
+        solution = PeeledProblem(counts, energy=Energy(1, 5, per)).solve(1e-11)
+        minority = solution.classifiers()[5:]
+        assert bool((minority - minority[0]).norm() < 1e-6) == collapsed

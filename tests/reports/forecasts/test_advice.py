@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from layerpeel.program import Decay, Energy, PeeledProblem
+from layerpeel.geometry import split_classes
+from layerpeel.program import Decay, Energy, PeeledProblem, vanishing_threshold
 from layerpeel.reports.forecasts import forecast
 
 COUNTS = [500.0] * 4 + [20.0] * 4
@@ -71,6 +72,41 @@ def test_decay_is_said_in_words():
     assert "No threshold is known" in deep.sentences[0]
 
 
+IMPOSSIBLE = {
+    "all alike": ([50.0] * 5, {"weight_decay": (1, 1)}),
+    "two groups": ([500.0] * 5 + [50] * 5, {"weight_decay": (0.1, 0.1)}),
+    "squared error": ([40.0] * 4, {"weight_decay": (1, 0.1), "loss": "mse"}),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_counts_that_the_total_does_not_allow_are_not_advised(case):
+    counts, keywords = case
+    found = advice(counts, **keywords)
+    assert found.smallest_count is None
+    assert not any("Give every class" in said for said in found.sentences)
+    assert found.sentences[0].startswith("No counts at this total lift every class")
+    # What is advised instead helps.
+    lam_W, _ = keywords["weight_decay"]
+    less = keywords | {"weight_decay": (lam_W, 0.98 * found.largest_decay / lam_W)}
+    assert not is_collapsed(counts, **less)
+
+
+def test_counts_are_advised_up_to_the_last_that_the_total_allows():
+    # Two classes that merge at 9.9 of 20 samples need 10 each, at 10.1 they need 11.
+    for merges_at, smallest in ((9.9, 10), (10.1, None)):
+        decay = (math.sqrt(merges_at) / 20,) * 2
+        assert advice([16, 4], weight_decay=decay).smallest_count == smallest
+
+
+def test_a_class_that_does_not_collapse_by_itself_is_not_said_to():
+    counts, decay = [100.0] * 3 + [1], (1e-3, 3e-2)
+    assert "two or more classes of" in advice(counts, weight_decay=decay).sentences[0]
+    alone = advice(counts, weight_decay=decay, loss="mse").sentences[0]
+    assert "two or more" not in alone
+    assert "classes of" in alone
+
+
 def minority_cosine(counts, **keywords):
     problem = PeeledProblem(counts, **keywords)
     return problem.solve().geometry.block_cosine([4, 5, 6, 7])
@@ -91,6 +127,39 @@ def test_class_weights_count_for_the_rate():
     assert weighted.rate == pytest.approx(as_counts.rate, rel=1e-9)
 
 
+def test_the_classes_that_are_drawn_more_often_are_named():
+    weights = [1.0] * 4 + [100.0] * 4
+    found = advice(COUNTS, energy=(1, 5), class_weights=weights)
+    # Per class, 500 samples of weight 1 are less than 20 of weight 100.
+    assert found.oversampling.minority == (0, 1, 2, 3)
+    said = f"every sample of the 4 classes of 500 samples {found.oversampling.repeats} "
+    assert said in found.sentences[0]
+    behind = advice(
+        COUNTS, energy=(1, 0.1), class_weights=weights, features="nonnegative"
+    )
+    assert "the 4 classes of 500 samples" in behind.sentences[0]
+
+
+def test_classes_of_the_same_count_are_told_apart_by_index():
+    weights = [1.0, 9, 1, 9, 1, 9]
+    found = advice([50] * 6, energy=(1, 1), class_weights=weights)
+    said = "the 3 classes of 50 samples with indices 0, 2, 4 "
+    assert said in found.sentences[0]
+
+
+def test_no_oversampling_names_the_classes_too():
+    found = advice([60] * 4 + [50] * 4, energy=(1, 20))
+    assert found.oversampling.rate == 1
+    assert "between the 4 classes of 50 samples is" in found.sentences[0]
+
+
+def test_a_single_rare_class_is_told_the_rate_that_brings_it_back():
+    least = 10 / vanishing_threshold(majority=5, minority=1, energy=(1, 5))
+    (said,) = advice([50] * 5 + [5], energy=(1, 5)).sentences
+    assert f"R / R1 = {least:.4g} times" in said
+    assert "does not concern" not in said
+
+
 def test_the_rate_behind_a_relu_is_the_least_that_lifts():
     keywords = {"energy": (1, 3), "features": "nonnegative"}
     counts = [900.0] * 4 + [10.0] * 4
@@ -108,6 +177,18 @@ def test_a_long_tail_is_lifted_to_a_floor():
     found = advice(counts, energy=(1, 5))
     assert found.oversampling.lifts_collapse
     assert f"at least {found.oversampling.floor:.4g}" in found.sentences[0]
+    minority = split_classes(counts).minority
+    assert found.oversampling.minority == minority
+    rare = [counts[k] for k in minority]
+    named = f"the {len(rare)} classes of {max(rare)} to {min(rare)} samples"
+    assert f"of the minority, {named}," in found.sentences[0]
+
+
+def test_with_class_weights_a_floor_is_not_one_of_samples():
+    counts, weights = [500, 200, 80, 30, 12, 5], [1, 1, 1, 1, 1, 2]
+    found = advice(counts, energy=(1, 5), class_weights=weights)
+    assert "at the `rates` of this advice" in found.sentences[0]
+    assert "as if every class" not in found.sentences[0]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +199,7 @@ def test_a_long_tail_is_lifted_to_a_floor():
         (COUNTS, {"energy": (1, 5), "loss": "mse"}, "No sampling rate"),
         ([50] * 3 + [5], {"energy": (1, 5)}, "at least 2 classes"),
         ([9, 5, 3], {"energy": (1, 5), "features": "nonnegative"}, "No sampling rate"),
-        (COUNTS, {"energy": Energy(1, 5, "sample")}, "Draw every minority sample"),
+        (COUNTS, {"energy": Energy(1, 5, "sample")}, "Draw every sample of the 4 "),
     ],
     ids=str,
 )

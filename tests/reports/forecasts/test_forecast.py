@@ -46,6 +46,64 @@ def test_the_verdict_says_what_the_solution_shows(case):
     assert said.severity is severity
 
 
+def test_the_table_says_what_the_verdict_says():
+    counts = np.geomspace(1280, 5, 40)
+    said = forecast(PeeledProblem(counts, weight_decay=(1e-3, 2e-3)))
+    below = counts <= counts.sum() ** 2 * 2e-6
+    assert said.drawn_together == said.below == below.sum()
+    assert said.verdict.startswith(f"{below.sum()} of 40 classes")
+    states = [row[2] for row in said.page().sections[0].tables[0].rows]
+    assert states[:2] == ["apart"] * 2
+    assert states[2] == f"{below[10:15].sum()} of 5 drawn together"
+    assert states[3:] == ["drawn together"] * 5
+
+
+def test_a_rare_class_by_itself_is_no_warning():
+    said = forecast(PeeledProblem([100] * 3 + [1], energy=(1, 5)))
+    assert said.below == 1
+    assert said.drawn_together == 0
+    assert (said.severity, said.verdict) == (None, "No class collapses.")
+
+
+PHASES = {
+    # R0 = 4.0005 and R1 = 5.7053
+    3.9: "before R0, where minority classes merge",
+    4.1: "beyond R0, where the minority is merged",
+    5.8: "beyond R1, where the minority is zero",
+}
+
+
+@pytest.mark.parametrize("ratio", PHASES)
+def test_the_page_of_two_groups_has_their_phase_diagram(ratio):
+    said = forecast(PeeledProblem([ratio] * 7 + [1] * 3, energy=(1, 5)))
+    (picture,) = said.page().pictures()
+    assert PHASES[ratio] in picture.caption
+    assert f"R = {ratio:.4g} at the product 5 " in picture.alt
+    assert picture.alt in said.to_html()
+
+
+@pytest.mark.parametrize(
+    ("counts", "keywords"),
+    [
+        ([9, 5, 1, 1], {}),
+        ([9, 9, 9, 1], {}),
+        ([9, 9, 1, 1], {"features": "nonnegative"}),
+        ([9, 9, 1, 1], {"class_weights": [1, 1, 2, 2]}),
+        ([9, 9, 1, 1], {"bias": "free"}),
+    ],
+    ids=str,
+)
+def test_other_problems_have_no_phase_diagram(counts, keywords):
+    said = forecast(PeeledProblem(counts, energy=(1, 5), **keywords))
+    assert list(said.page().pictures()) == []
+
+
+@pytest.mark.parametrize(("ratio", "drawn"), [(1e5, 1), (1e12, 0)])
+def test_a_page_draws_no_diagram_that_takes_seconds(ratio, drawn):
+    said = forecast(PeeledProblem([ratio] * 2 + [1] * 2, energy=(1e4, 1e4)))
+    assert said.to_html().count("<svg") == drawn
+
+
 def test_many_collapsed_groups_are_counted():
     counts = [1e4] * 5 + [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     said = forecast(PeeledProblem(counts, energy=(1, 5)))

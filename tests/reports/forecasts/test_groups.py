@@ -95,6 +95,40 @@ def test_a_long_tail_is_shown_in_parts():
     assert groups[0].classifier_norm == pytest.approx(float(norms.mean()))
 
 
+def test_distinct_counts_below_the_threshold_are_drawn_together():
+    counts = np.geomspace(1280, 5, 40)
+    groups, solution = groups_of(PeeledProblem(counts, energy=(1, 10)))
+    merging = merging_counts(PeeledProblem(counts, energy=(1, 10)), solution)
+    below = merging.numpy() >= counts
+    for group in groups:
+        rare = int(below[list(group.classes)].sum())
+        assert group.drawn_together == rare
+        assert (group.state is State.DRAWN_TOGETHER) == (rare > 0)
+        assert group.collapsed == 0
+        if rare == len(group.classes):
+            assert group.classifier_cosine > 0.99
+    states = [group.state for group in groups]
+    assert states[0] is State.APART
+    assert states[-1] is State.DRAWN_TOGETHER
+    assert 0 < below.sum() < len(counts)
+
+
+def test_a_class_alone_below_the_threshold_has_no_other_to_be_drawn_to():
+    problem = PeeledProblem([100.0] * 3 + [1], energy=(1, 5))
+    groups, solution = groups_of(problem)
+    assert float(merging_counts(problem, solution)[3]) > 1
+    assert [group.state for group in groups] == [State.APART] * 2
+
+
+def test_merged_classes_and_one_beside_them_are_told_apart():
+    groups, _ = groups_of(PeeledProblem([500.0] * 4 + [10] * 3 + [5], energy=(1, 5)))
+    states = [group.state for group in groups]
+    assert states == [State.APART, State.MERGED, State.DRAWN_TOGETHER]
+    assert groups[-1].classifier_norm == pytest.approx(
+        groups[1].classifier_norm, rel=0.1
+    )
+
+
 def test_a_part_may_collapse_in_part():
     counts = [100.0 + k for k in range(10)] + [1.0] * 3 + [2.0, 3.0, 4.0]
     problem = PeeledProblem(counts, weight_decay=(1e-3, 2e-3), features="nonnegative")

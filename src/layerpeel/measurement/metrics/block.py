@@ -15,6 +15,9 @@ from torch import Tensor
 
 from layerpeel._tolerances import VANISHED_NORM
 from layerpeel.geometry import ClassGroups, Geometry, off_diagonal
+from layerpeel.measurement.metrics.directions import directions
+from layerpeel.measurement.metrics.pairs import cosines
+from layerpeel.measurement.metrics.spread import Spread
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,30 @@ def classifier_block(geometry: Geometry, groups: ClassGroups) -> MinorityBlock:
 def feature_block(geometry: Geometry, groups: ClassGroups) -> MinorityBlock:
     """Return the minority statistics of the class means, as for classifiers."""
     return _block(geometry.feature_cosines, geometry.feature_norms, groups)
+
+
+def vector_block(vectors: Float64[Tensor, "K p"], groups: ClassGroups) -> MinorityBlock:
+    """Return the minority statistics of class vectors, without their Gram matrix.
+
+    The same numbers as those of the geometry, in memory :math:`O(K p)`.
+
+    Args:
+        vectors: One vector per class, centred as wanted, with shape :math:`(K, p)`.
+        groups: Which classes are frequent and which are rare.
+
+    Returns:
+        The statistics; NaN as for :func:`classifier_block`.
+    """
+    units, norms = directions(vectors), vectors.norm(dim=1)
+    rare, frequent = list(groups.minority), list(groups.majority)
+    minority = Spread.over(block.values for block in cosines(units[rare]))
+    majority = Spread.over(block.values for block in cosines(units[frequent]))
+    return MinorityBlock(
+        cosine=minority.mean if minority.count else math.nan,
+        cosine_std=minority.std(),
+        majority_cosine=majority.mean if majority.count else math.nan,
+        norm_ratio=_ratio(float(norms[frequent].mean()), float(norms[rare].mean())),
+    )
 
 
 def _block(

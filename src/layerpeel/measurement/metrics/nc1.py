@@ -1,31 +1,31 @@
 r"""NC1, variability collapse: within-class against between-class scatter.
 
-Three measures of one thing. :func:`nc1` is the usual one; it weighs every direction
-between classes by the inverse of its own size, so that one pair of merging classes can
-dominate it. :func:`nc1_quotient` compares totals, and is the calm one. :func:`cdnv`
-compares pairs of classes.
+Two measures of one thing, and :mod:`~layerpeel.measurement.metrics.cdnv` has a third, of
+pairs of classes. :func:`nc1` is the usual one; it weighs every direction between classes
+by the inverse of its own size, so that one pair of merging classes can dominate it.
+:func:`nc1_quotient` compares totals, and is the calm one.
 
 References:
     | Prevalence of Neural Collapse during the terminal phase of deep learning training
     | (Papyan, Han & Donoho, 2020), https://arxiv.org/abs/2008.08186
-    | On the Role of Neural Collapse in Transfer Learning
-    | (Galanti, György & Hutter, 2021), https://arxiv.org/abs/2112.15121
+    | Perturbation Analysis of Neural Collapse
+    | (Tirer, Huang & Niles-Weed, 2023), https://arxiv.org/abs/2210.16658: the quotient
 """
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from layerpeel._checks import undefined
 from layerpeel._tolerances import rank_cutoff
-from layerpeel.geometry import off_diagonal
 from layerpeel.measurement.statistics.conventions import seen
 from layerpeel.measurement.statistics.subspace import mean_directions
 
 
-def nc1(within: Float64[Tensor, "d d"], centred_means: Float64[Tensor, "K d"]) -> float:
+def nc1(
+    within: Float64[Tensor, "d d"] | None, centred_means: Float64[Tensor, "K d"]
+) -> float:
     r"""Return :math:`\mathrm{tr}(S_W S_B^+) / K`, zero under full collapse.
 
     .. math::
@@ -41,18 +41,26 @@ def nc1(within: Float64[Tensor, "d d"], centred_means: Float64[Tensor, "K d"]) -
     values are rounding noise, and are cut by this rank, not by their size alone.
 
     Args:
-        within: Within-class covariance :math:`S_W`, with shape :math:`(d, d)`.
+        within: Within-class covariance :math:`S_W`, with shape :math:`(d, d)`; ``None``
+            where it was not accumulated.
         centred_means: Class means about a global mean, with shape :math:`(K, d)`. Rows
             with NaN (classes without samples) are left out, also of :math:`K`.
 
     Returns:
-        The ratio; NaN with a warning when all class means coincide.
+        The ratio; NaN with a warning when all class means coincide, and without a
+        covariance.
 
     Example:
+        >>> import torch
         >>> means = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
         >>> round(nc1(torch.eye(2, dtype=torch.float64), means), 12)
         0.5
     """
+    if within is None:
+        return undefined(
+            "NC1 is undefined (NaN): light mode keeps no (d, d) covariance. The quotient "
+            "and CDNV need none; or measure with `light=False`."
+        )
     means = seen(centred_means)
     singular, directions = mean_directions(means)
     largest = float(singular.max()) if len(singular) else 0.0
@@ -83,31 +91,3 @@ def nc1_quotient(
             "The NC1 quotient is undefined (NaN): the class means coincide."
         )
     return within_variance / between
-
-
-def cdnv(means: Float64[Tensor, "K d"], variances: Float64[Tensor, " K"]) -> float:
-    r"""Return the mean class-distance normalised variance over pairs of classes.
-
-    .. math::
-        \frac{v_j + v_k}{2 \|\mu_j - \mu_k\|^2}, \qquad
-        v_k = \frac{1}{n_k} \sum_i \|h_{ki} - \mu_k\|^2
-
-    Args:
-        means: Class means, centred or not, with shape :math:`(K, d)`. Rows with NaN are
-            left out.
-        variances: Total variances :math:`v_k`, with shape :math:`(K,)`.
-
-    Returns:
-        The mean over pairs (Galanti et al. 2021); NaN with a warning when two class
-        means coincide, or for a single class.
-    """
-    present = ~means.isnan().any(1)
-    mu, v = means[present], variances[present]
-    # Differences one by one: the Gram shortcut cancels far from the origin.
-    distances = torch.cdist(mu, mu, compute_mode="donot_use_mm_for_euclid_dist")
-    squared = off_diagonal(distances.square())
-    if not len(squared) or not bool((squared > 0).all()):
-        return undefined(
-            "CDNV is undefined (NaN): it needs classes with distinct means."
-        )
-    return float((off_diagonal(v[:, None] + v) / (2 * squared)).mean())

@@ -1,22 +1,32 @@
 r"""NC2: class vectors of equal length at equal, largest possible angles.
 
+Three frames are in use as the end of training, and each has its distance. A simplex
+equiangular tight frame (:func:`nc2`) is that of centred vectors. An orthogonal frame
+(:func:`orthogonal_distance`) is that of training without a bias, and an orthogonal frame
+of unequal lengths (:func:`general_orthogonal_distance`) its form under imbalance.
+
 References:
     | Prevalence of Neural Collapse during the terminal phase of deep learning training
     | (Papyan, Han & Donoho, 2020), https://arxiv.org/abs/2008.08186: the first measures
     | Neural Collapse in Deep Linear Networks: From Balanced to Imbalanced Data
-    | (Dang et al., 2023), https://arxiv.org/abs/2301.00437: the Gram distance
+    | (Dang et al., 2023), https://arxiv.org/abs/2301.00437: the Gram distances
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerpeel._checks import undefined
-from layerpeel.geometry import Geometry, off_diagonal
+from layerpeel._checks import ShapeError, undefined
+from layerpeel.measurement.metrics.directions import directions
+from layerpeel.measurement.metrics.frame_distance import frame_target, product_distance
+from layerpeel.measurement.metrics.pairs import cosines
+from layerpeel.measurement.metrics.spread import Spread
 from layerpeel.measurement.statistics.conventions import seen
 
 
@@ -45,6 +55,8 @@ class NC2:
 def nc2(vectors: Float64[Tensor, "K p"], correction: int = 0) -> NC2:
     """Measure how far vectors are from a simplex equiangular tight frame.
 
+    The Gram matrix is never whole: the memory is :math:`O(K p)`.
+
     Args:
         vectors: One vector per class, centred as wanted, with shape :math:`(K, p)`.
             Rows with NaN (classes without samples) are left out, also of :math:`K`.
@@ -66,24 +78,115 @@ def nc2(vectors: Float64[Tensor, "K p"], correction: int = 0) -> NC2:
     if len(rows) < 2 or not bool(rows.any()):
         nan = undefined("NC2 is undefined (NaN): it needs two classes with a vector.")
         return NC2(nan, nan, nan, nan, nan)
-    geometry = Geometry.of(rows, rows)
-    norms, cosines = (
-        geometry.classifier_norms,
-        off_diagonal(geometry.classifier_cosines),
-    )
-    if bool(cosines.isnan().any()):
-        undefined("NC2 angles are undefined (NaN): some class vectors have vanished.")
+    norms = rows.norm(dim=1)
+    angles, distance = _angles(rows)
     return NC2(
         equinorm=float(norms.std(correction=correction) / norms.mean()),
-        mean_cosine=float(cosines.mean()),
-        equiangularity=float(cosines.std(correction=correction)),
-        angle=float((cosines + 1 / (len(rows) - 1)).abs().mean()),
-        gram=_gram_distance(geometry.classifier_gram),
+        mean_cosine=angles.mean,
+        equiangularity=_std_over_ordered_pairs(angles, correction),
+        angle=distance,
+        gram=product_distance(rows, rows, *frame_target("simplex", len(rows))),
     )
 
 
-def _gram_distance(gram: Float64[Tensor, "K K"]) -> float:
-    classes = len(gram)
-    # The Frobenius norm of I - J/K is sqrt(K - 1).
-    target = (torch.eye(classes).to(gram) - 1 / classes) / (classes - 1) ** 0.5
-    return float(torch.linalg.matrix_norm(gram / gram.norm() - target))
+def orthogonal_distance(vectors: Float64[Tensor, "K p"]) -> float:
+    r"""Return :math:`\| G/\|G\|_F - I/\sqrt{K} \|_F`, zero for an orthogonal frame.
+
+    :math:`G` is the Gram matrix of the vectors. They are to be uncentred: an orthogonal
+    frame has a mean, and without it would be a simplex.
+
+    Args:
+        vectors: One vector per class, with shape :math:`(K, p)`. Rows with NaN are left
+            out, also of :math:`K`.
+
+    Returns:
+        The distance, below :math:`\sqrt 2`; NaN with a warning when all vectors are
+        zero. For :math:`K > p` it cannot be zero.
+
+    Example:
+        >>> from layerpeel import orthogonal_frame
+        >>> round(orthogonal_distance(3 * orthogonal_frame(4, width=6)), 12)
+        0.0
+    """
+    rows = seen(vectors)
+    if not bool(rows.any()):
+        return _no_vectors("orthogonal frame")
+    return product_distance(rows, rows, *frame_target("orthogonal", len(rows)))
+
+
+def general_orthogonal_distance(
+    vectors: Float64[Tensor, "K p"], norms: Sequence[float] | None = None
+) -> float:
+    r"""Return :math:`\| G/\|G\|_F - D/\|D\|_F \|_F` for a diagonal matrix :math:`D`.
+
+    Zero for a general orthogonal frame, orthogonal vectors of any lengths (Dang et al.
+    2023), which class vectors form under imbalance without a bias.
+
+    Args:
+        vectors: One vector per class, uncentred, with shape :math:`(K, p)`. Rows with
+            NaN are left out.
+        norms: The predicted lengths of the :math:`K` vectors, up to one factor; their
+            squares are the diagonal :math:`D`. By default that of :math:`G` itself,
+            which is the nearest: then only the angles count.
+
+    Returns:
+        The distance, below :math:`\sqrt 2`; NaN with a warning when all vectors or all
+        norms are zero.
+
+    Raises:
+        ShapeError: If there is not one norm per vector.
+
+    Example:
+        >>> from layerpeel import general_orthogonal_frame
+        >>> frame = general_orthogonal_frame([1.0, 2.0])
+        >>> round(general_orthogonal_distance(frame), 12)
+        0.0
+        >>> round(general_orthogonal_distance(frame, norms=[1.0, 1.0]), 4)
+        0.5339
+    """
+    present = ~vectors.isnan().any(1)
+    rows = vectors[present]
+    if norms is None:
+        diagonal = rows.square().sum(1)
+    else:
+        diagonal = _lengths(norms, len(vectors))[present].square()
+    if not (bool(rows.any()) and bool(diagonal.any())):
+        return _no_vectors("general orthogonal frame")
+    return product_distance(rows, rows, diagonal)
+
+
+def _lengths(norms: Sequence[float], classes: int) -> Float64[Tensor, " K"]:
+    lengths = torch.as_tensor(norms, dtype=torch.float64)
+    if lengths.shape != (classes,):
+        raise ShapeError(
+            f"`norms` must have one length for each of {classes} vectors; got shape "
+            f"{tuple(lengths.shape)}."
+        )
+    return lengths
+
+
+def _no_vectors(frame: str) -> float:
+    return undefined(
+        f"The distance to a {frame} is undefined (NaN): all vectors are zero."
+    )
+
+
+def _angles(rows: Float64[Tensor, "K p"]) -> tuple[Spread, float]:
+    """Return the spread of the cosines, and their mean distance to the widest."""
+    units = directions(rows)
+    if bool(units.isnan().any()):
+        nan = undefined(
+            "NC2 angles are undefined (NaN): some class vectors have vanished."
+        )
+        return Spread(0, nan, nan), nan
+    widest, spread, distance = -1 / (len(rows) - 1), Spread(), 0.0
+    for block in cosines(units):
+        spread = spread.merge(Spread.of(block.values))
+        distance += float((block.values - widest).abs().sum())
+    return spread, distance / spread.count
+
+
+def _std_over_ordered_pairs(angles: Spread, correction: int) -> float:
+    """Every pair twice, as in the matrix of cosines: that is what a correction is of."""
+    degrees = 2 * angles.count - correction
+    return math.sqrt(2 * angles.deviations / degrees) if degrees > 0 else math.nan

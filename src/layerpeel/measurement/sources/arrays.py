@@ -59,15 +59,25 @@ class ArrayRows:
         starts = range(0, len(self.labels), self.batch_size)
         for start in track(starts, "Measuring features", show=self.progress):
             rows = slice(start, start + self.batch_size)
-            features = as_tensor(self.features[rows])
-            if not features.is_floating_point():
-                features = features.to(torch.float64)
-            logits = features.to(torch.float64) @ self.weight.T
-            yield Rows(
-                features,
+            yield linear_rows(
+                as_tensor(self.features[rows]),
                 self.labels[rows],
-                logits if self.bias is None else logits + self.bias,
+                self.weight,
+                self.bias,
             )
+
+
+def linear_rows(
+    features: Tensor,
+    labels: Int64[Tensor, " n"],
+    weight: Float64[Tensor, "K d"],
+    bias: Float64[Tensor, " K"] | None,
+) -> Rows:
+    """Return rows with logits computed in float64; integers become features too."""
+    if not features.is_floating_point():
+        features = features.to(torch.float64)
+    logits = features.to(torch.float64) @ weight.T
+    return Rows(features, labels, logits if bias is None else logits + bias)
 
 
 def checked_labels(

@@ -12,7 +12,7 @@ from layerpeel.measurement.statistics.nearest_mean import Decisions
 
 
 class Rows(NamedTuple):
-    """Some samples as the head sees them, on the CPU.
+    """Some samples as the head sees them.
 
     Attributes:
         features: Inputs of the head, with shape :math:`(n, d)`.
@@ -47,15 +47,15 @@ class DecisionCache:
         self._bytes = 0
         self._kept: list[Decisions] = []
 
-    def add(self, rows: Rows) -> None:
+    def add(self, decisions: Decisions) -> None:
         """Keep some rows; once they no longer fit, all are let go.
 
         Raises:
             BatchError: If they do not fit, and the data cannot be read again.
         """
-        self._bytes += rows.features.nbytes
+        self._bytes += decisions.features.nbytes
         if self.complete:
-            self._kept.append(rows.decisions)
+            self._kept.append(decisions)
         elif self._refill:
             self._kept = []
         else:
@@ -63,7 +63,8 @@ class DecisionCache:
                 "A loader that can be read once must fit into the feature cache, since "
                 "NC4 needs a second look at all features; they exceed `cache_bytes` = "
                 f"{self._limit}. Pass a loader that can be iterated again, such as a "
-                "DataLoader or a list, or a larger `cache_bytes`."
+                "DataLoader or a list, a larger `cache_bytes`, or `nc4='one_pass'`, "
+                "which compares with running class means."
             )
 
     @property

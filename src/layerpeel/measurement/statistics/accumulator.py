@@ -9,7 +9,7 @@ from torch import Tensor
 from layerpeel.measurement.statistics.moments import (
     ClassMoments,
     chunk_rows,
-    moments_about,
+    folded,
     near,
 )
 
@@ -23,6 +23,7 @@ class MomentsAccumulator:
     Args:
         num_classes: The number of classes :math:`K`.
         width: The number of features :math:`d`.
+        light: Whether to leave out the :math:`(d, d)` scatter.
 
     Example:
         >>> stream = MomentsAccumulator(num_classes=2, width=1)
@@ -32,8 +33,9 @@ class MomentsAccumulator:
         [[2.0], [7.0]]
     """
 
-    def __init__(self, num_classes: int, width: int) -> None:
-        self._moments = ClassMoments.empty(num_classes, width)  # about the origin
+    def __init__(self, num_classes: int, width: int, *, light: bool = False) -> None:
+        # About the origin.
+        self._moments = ClassMoments.empty(num_classes, width, light=light)
         self._origin: Tensor | None = None
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._rows = 0
@@ -62,12 +64,12 @@ class MomentsAccumulator:
         if not self._rows:
             return
         features, labels = (
-            torch.cat(parts) for parts in zip(*self._waiting, strict=True)
+            parts[0] if len(parts) == 1 else torch.cat(parts)
+            for parts in zip(*self._waiting, strict=True)
         )
         self._waiting, self._rows = [], 0
         if self._origin is None:
             # One origin for the whole stream: means are merged while they are small.
             self._origin = near(features)
-        self._moments = self._moments.merge(
-            moments_about(self._origin, features, labels, self._moments.num_classes)
-        )
+            self._moments = self._moments.to(features.device)
+        self._moments = folded(self._moments, self._origin, features, labels)

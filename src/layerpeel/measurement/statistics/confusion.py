@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from torch import Tensor
+
+from layerpeel.measurement.statistics.accuracies import Accuracies
+from layerpeel.measurement.statistics.statistic import Statistic
 
 
 @dataclass(frozen=True, eq=False)
-class Confusion:
+class Confusion(Accuracies, Statistic):
     """Counts of true against predicted classes.
 
     Attributes:
         counts: Samples of class :math:`j` predicted as class :math:`k` in row :math:`j`
             and column :math:`k`, with shape :math:`(K, K)`.
+
+    See Also:
+        :class:`RightDecisions`: The same accuracies in :math:`O(K)` memory.
 
     Example:
         >>> labels, predictions = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])
@@ -44,10 +49,6 @@ class Confusion:
         counts = torch.bincount(pairs, minlength=num_classes**2)
         return cls(counts.view(num_classes, num_classes))
 
-    def merge(self, other: Confusion) -> Confusion:
-        """Combine with the counts of disjoint data."""
-        return Confusion(self.counts + other.counts)
-
     def add_(
         self, labels: Int64[Tensor, " n"], predictions: Int64[Tensor, " n"]
     ) -> None:
@@ -55,43 +56,8 @@ class Confusion:
         pairs = labels * len(self.counts) + predictions
         self.counts.view(-1).index_add_(0, pairs, torch.ones_like(pairs))
 
-    @property
-    def class_counts(self) -> Int64[Tensor, " K"]:
-        """Samples of each true class."""
-        return self.counts.sum(1)
+    def _right_and_all(self) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]:
+        return self.counts.diagonal(), self.counts.sum(1)
 
-    @property
-    def accuracy(self) -> float:
-        """Share of samples predicted rightly; NaN without samples."""
-        return self.group_accuracy(range(len(self.counts)))
-
-    @property
-    def class_accuracy(self) -> Float64[Tensor, " K"]:
-        """Recall of each class; NaN for classes without samples."""
-        return self.counts.diagonal().to(torch.float64) / self.class_counts
-
-    def group_recall(self, classes: Sequence[int]) -> float:
-        """Return the recall averaged over some classes, each with the same weight.
-
-        Args:
-            classes: Class indices; those without samples are left out.
-
-        Returns:
-            The mean; NaN when none of the classes has samples.
-        """
-        return float(self.class_accuracy[list(classes)].nanmean())
-
-    def group_accuracy(self, classes: Sequence[int]) -> float:
-        """Return the share of samples of some classes predicted rightly.
-
-        Every sample counts once, so that a frequent class weighs more than a rare one.
-
-        Args:
-            classes: Class indices.
-
-        Returns:
-            The share; NaN when the classes have no samples.
-        """
-        rows = torch.tensor(classes, dtype=torch.int64)
-        right = self.counts.diagonal()[rows].sum().to(torch.float64)
-        return float(right / self.class_counts[rows].sum())
+    def _merged(self, other: Confusion) -> Confusion:
+        return Confusion(self.counts + other.counts)

@@ -61,7 +61,7 @@ def global_mean(
     """
     one_of("centring", centring, CENTRINGS)
     if centring == "none":
-        return torch.zeros(moments.width, dtype=torch.float64)
+        return torch.zeros_like(moments.mean[0])
     present = (moments.count > 0).to(torch.float64)
     weights = moments.count if centring == "sample" else present
     # Averaged about one of the means: far from the origin, sums would lose digits.

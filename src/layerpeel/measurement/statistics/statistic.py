@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any, ClassVar, Self, TypeAlias, get_args, get_type_hints
+from typing import Any, ClassVar, TypeAlias, TypeVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from layerpeel._checks import MergeError
 
 Part: TypeAlias = Tensor | int | float | str | bool | None
 """A statistic is made of tensors and of settings, which are plain values."""
+
+S = TypeVar("S", bound="Statistic")
 
 _SEPARATOR = "."
 
@@ -36,7 +38,7 @@ class Statistic:
 
     growing: ClassVar[tuple[str, ...]] = ()
 
-    def merge(self, other: Self) -> Self:
+    def merge(self: S, other: S) -> S:
         """Combine with the value of disjoint data.
 
         Args:
@@ -51,9 +53,13 @@ class Statistic:
         self._check_mergeable(other)
         return self._merged(other)
 
-    def to(self, device: str | torch.device) -> Self:
+    def to(self: S, device: str | torch.device) -> S:
         """Return the value with its tensors on a device."""
         return self._mapped(lambda tensor: tensor.to(device))
+
+    def copied(self: S) -> S:
+        """Return the value with tensors of its own."""
+        return self._mapped(Tensor.clone)
 
     def parts(self) -> dict[str, Part]:
         """Return tensors and settings by name, those of fields after a dot."""
@@ -67,23 +73,27 @@ class Statistic:
         return parts
 
     @classmethod
-    def from_parts(cls, parts: Mapping[str, Part]) -> Self:
+    def from_parts(cls: type[S], parts: Mapping[str, Part]) -> S:
         """Build a value from what :meth:`parts` returned.
 
         Raises:
             KeyError: If a part is missing.
         """
         values: dict[str, Any] = {}
-        for name, kind in _kinds(cls).items():
+        for name, kinds in _kinds(cls).items():
             inner = {
                 key.removeprefix(name + _SEPARATOR): part
                 for key, part in parts.items()
                 if key.startswith(name + _SEPARATOR)
             }
-            values[name] = kind.from_parts(inner) if kind and inner else parts[name]
+            values[name] = (
+                _fitting(kinds, inner).from_parts(inner)
+                if kinds and inner
+                else parts[name]
+            )
         return cls(**values)
 
-    def _merged(self, other: Self) -> Self:
+    def _merged(self: S, other: S) -> S:
         """Merge field by field: each is a statistic or a setting."""
         mine, others = self._fields(), other._fields()
         merged = {
@@ -93,7 +103,7 @@ class Statistic:
         }
         return self._replaced(merged)
 
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def _mapped(self: S, function: Callable[[Tensor], Tensor]) -> S:
         """Apply a function to every tensor."""
         changed: dict[str, Any] = {}
         for name, value in self._fields().items():
@@ -120,27 +130,36 @@ class Statistic:
     def _fields(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
-    def _replaced(self, changed: Mapping[str, Any]) -> Self:
+    def _replaced(self: S, changed: Mapping[str, Any]) -> S:
         return replace(self, **changed)  # type: ignore[type-var]
 
 
 def _form(value: object) -> object:
-    """What has to agree: the shape of a tensor, the kind of a statistic, a setting."""
+    """What has to agree: shape and device, the kind of a statistic, or a setting."""
     if isinstance(value, Tensor):
-        return f"shape {tuple(value.shape)}"
+        where = "" if value.device.type == "cpu" else f" on {value.device}"
+        return f"shape {tuple(value.shape)}{where}"
     return type(value).__name__ if isinstance(value, Statistic) else repr(value)
 
 
-def _kinds(cls: type[Statistic]) -> dict[str, type[Statistic] | None]:
-    """Return the class of each field that is a statistic, possibly an optional one."""
+def _kinds(cls: type[Statistic]) -> dict[str, list[type[Statistic]]]:
+    """Return, for each field, the classes of statistic that it may hold."""
     hints = get_type_hints(cls)
-    kinds: dict[str, type[Statistic] | None] = {}
+    kinds: dict[str, list[type[Statistic]]] = {}
     for field in fields(cls):  # type: ignore[arg-type]
         options = get_args(hints[field.name]) or (hints[field.name],)
-        found = [
+        kinds[field.name] = [
             option
             for option in options
             if isinstance(option, type) and issubclass(option, Statistic)
         ]
-        kinds[field.name] = found[0] if found else None
     return kinds
+
+
+def _fitting(
+    kinds: list[type[Statistic]], parts: Mapping[str, Part]
+) -> type[Statistic]:
+    """Return the class whose fields the parts are; the first if it is none's."""
+    names = {key.split(_SEPARATOR)[0] for key in parts}
+    of_names = (k for k in kinds if {f.name for f in fields(k)} == names)  # type: ignore[arg-type]
+    return next(of_names, kinds[0])

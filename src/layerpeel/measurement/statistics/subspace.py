@@ -11,6 +11,9 @@ from torch import Tensor
 from layerpeel.measurement.statistics.conventions import centred_means, global_mean
 from layerpeel.measurement.statistics.moments import ClassMoments
 
+# Scores of samples against all classes that are held at a time: 32 MB.
+_SCORES = 2**22
+
 
 @dataclass(frozen=True, eq=False)
 class MeanSubspace:
@@ -21,34 +24,52 @@ class MeanSubspace:
 
     Attributes:
         origin: A point of the space, with shape :math:`(d,)`.
-        basis: Orthonormal directions as rows, with shape :math:`(r, d)`.
+        basis: Orthonormal directions as rows, with shape :math:`(r, d)`; ``None`` where
+            coordinates are the features themselves, about the origin.
         means: Coordinates of the class means, with shape :math:`(K, r)`; NaN for
             classes without samples.
         present: Which classes have samples, with shape :math:`(K,)`.
     """
 
     origin: Float64[Tensor, " d"]
-    basis: Float64[Tensor, "r d"]
+    basis: Float64[Tensor, "r d"] | None
     means: Float64[Tensor, "K r"]
     present: Bool[Tensor, " K"]
 
     @classmethod
     def of(cls, moments: ClassMoments) -> MeanSubspace:
-        """Return the space of the class means of some moments."""
+        """Return the space of the class means of some moments.
+
+        Light moments give no basis, which takes :math:`O(K^2 d)` time, and up to
+        :math:`d^2` memory: whole features are as good for distances.
+        """
         present = moments.count > 0
+        origin = global_mean(moments, "class")
         centred = centred_means(moments, "class")
+        if moments.light:
+            return cls(origin, None, centred, present)
         _, basis = mean_directions(centred[present])
-        return cls(global_mean(moments, "class"), basis, centred @ basis.T, present)
+        return cls(origin, basis, centred @ basis.T, present)
 
     def coordinates(self, features: Tensor) -> Float64[Tensor, "n r"]:
         """Return the coordinates of features with shape :math:`(n, d)`."""
-        return (features.to(torch.float64) - self.origin) @ self.basis.T
+        centred = features.detach().to(torch.float64) - self.origin
+        return centred if self.basis is None else centred @ self.basis.T
 
     def nearest(self, coordinates: Float64[Tensor, "n r"]) -> Int64[Tensor, " n"]:
         """Return the class whose mean is nearest; the first of several equally near."""
         # |z - m|^2 is smallest where z.m - |m|^2 / 2 is largest.
-        scores = coordinates @ self.means.T - self.means.square().sum(1) / 2
-        return scores.masked_fill(~self.present, -torch.inf).argmax(1)
+        offset = self.means.square().sum(1) / 2
+        rows = max(1, _SCORES // len(offset))
+        return torch.cat(
+            [
+                (part @ self.means.T)
+                .sub_(offset)
+                .masked_fill_(~self.present, -torch.inf)
+                .argmax(1)
+                for part in torch.split(coordinates, rows)
+            ]
+        )
 
 
 def mean_directions(

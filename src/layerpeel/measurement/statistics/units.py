@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from layerpeel.measurement.statistics.statistic import Statistic
+
 
 @dataclass(frozen=True, eq=False)
-class UnitRange:
+class UnitRange(Statistic):
     """Smallest and largest value of each of the :math:`d` features.
 
     Attributes:
@@ -34,16 +36,17 @@ class UnitRange:
 
     @classmethod
     def of(cls, features: Tensor) -> UnitRange:
-        """Compute the range of at least one sample, with shape :math:`(n, d)`.
+        """Compute the range of samples, with shape :math:`(n, d)`.
 
         NaN anywhere in a column makes both ends NaN.
         """
+        if not len(features):
+            return cls.empty(features.shape[1]).to(features.device)
         # Two reductions: on CPU the joint one (aminmax) is several times slower.
         low, high = features.detach().amin(0), features.detach().amax(0)
         return cls(low.to(torch.float64), high.to(torch.float64))
 
-    def merge(self, other: UnitRange) -> UnitRange:
-        """Combine with the range over disjoint data."""
+    def _merged(self, other: UnitRange) -> UnitRange:
         return UnitRange(
             torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
         )

@@ -152,15 +152,15 @@ def nonnegative_collapse_threshold(
     Args:
         majority: The number of majority classes :math:`K_A \geq 1`.
         minority: The number of minority classes :math:`K_B \geq 1`.
-        energy: The energies :math:`(E_W, E_H)`.
+        energy: The energies :math:`(E_W, E_H)`, per class.
         log: Return :math:`\log R_0`, which does not overflow.
 
     Returns:
         :math:`R_0 > 1`, or its logarithm; infinite where it overflows.
 
     Raises:
-        ValueError: If a number of classes is below one, or an energy is not finite and
-            above zero.
+        ValueError: If a number of classes is below one, an energy is not finite and
+            above zero, or the features' energy is per sample.
 
     References:
         | Exploring Deep Neural Networks via Layer-Peeled Model: Minority Collapse in
@@ -176,8 +176,8 @@ def nonnegative_collapse_threshold(
     """
     K_A = at_least("majority", majority, 1)
     K = K_A + at_least("minority", minority, 1)
-    gap = Energy.of(energy).nuclear_norm(K) / K_A * math.sqrt(K / (K - 1))
-    value = _log_threshold(gap, K)
+    tau = Energy.per_class(energy, "the threshold").nuclear_norm(K)
+    value = _log_threshold(tau / K_A * math.sqrt(K / (K - 1)), K)
     return value if log else exp_or_inf(value)
 
 

@@ -99,7 +99,9 @@ def smallest_safe_count(
 
     :math:`\lfloor n^\star \rfloor + 1`, with :math:`n^\star` from
     :func:`collapse_count`: :math:`\lfloor N^2 \lambda_W \lambda_H \rfloor + 1` for one
-    layer. More than ``total`` means that every class collapses.
+    layer. The formula does not know how many classes share the total: a count above
+    ``total`` means that there is none, and every class collapses, whatever the counts;
+    so do some of :math:`K` classes where :math:`K` times the count is above it.
 
     Args:
         total: The number :math:`N` of samples in all classes.
@@ -107,7 +109,7 @@ def smallest_safe_count(
         loss: ``"cross_entropy"`` (one layer), ``"mse"`` (any depth), or a loss.
 
     Returns:
-        The count.
+        The count; above ``total`` where no count keeps a class from collapsing.
 
     Raises:
         ValueError: As :func:`collapse_count`; and if the count overflows.
@@ -121,6 +123,8 @@ def smallest_safe_count(
         23
         >>> smallest_safe_count(total=400, weight_decay=(0.25, 0.0004), loss="mse")
         17
+        >>> smallest_safe_count(total=10, weight_decay=(1.0, 1.0))  # more than there are
+        101
     """
     count = collapse_count(total=total, weight_decay=weight_decay, loss=loss)
     if math.isinf(count):

@@ -189,11 +189,22 @@ class BlockProgram:
 
     def gradient(self, columns: Columns) -> Point:
         """Return the gradient of the loss; its spreads are singular values."""
-        return self._adjoint(columns.residual)
+        return self.adjoint(columns.residual)
+
+    def residual(self, gradient: Point) -> Blocks:
+        """Return the residual of a gradient; its columns sum to zero, rounding aside.
+
+        The inverse of :meth:`adjoint`, whose bias follows from the rest.
+        """
+        towards = self.entry_scale.diagonal()
+        others = gradient.between / self._gathering
+        same = (gradient.between.diagonal() - gradient.spread) / (self.sizes * towards)
+        others.diagonal().copy_(same)
+        return Blocks(same + gradient.spread / towards, others)
 
     def curvature(self, columns: Columns, direction: Point) -> Point:
         """Return the Hessian of the loss times a direction."""
-        return self._adjoint(columns.curvature(self._forward(direction)))
+        return self.adjoint(columns.curvature(self._forward(direction)))
 
     def entry_weights(self, columns: Columns) -> Float64[Tensor, "G G"]:
         """Return the curvature of the loss along each entry of the part between groups."""
@@ -244,8 +255,8 @@ class BlockProgram:
         others.diagonal().sub_(spread / self.sizes)
         return Blocks(others.diagonal() + spread, others)
 
-    def _adjoint(self, residual: Blocks) -> Point:
-        """Return the adjoint of :meth:`_forward`, by the multiplicities of classes."""
+    def adjoint(self, residual: Blocks) -> Point:
+        """Return the gradient of a residual, by the multiplicities of classes."""
         own, same = residual.own, residual.others.diagonal()
         towards = self.entry_scale.diagonal()
         between = residual.others * self._gathering

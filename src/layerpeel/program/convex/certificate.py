@@ -18,6 +18,10 @@ With a free bias, :math:`(Q - T)(\pi / m)` has to vanish. Where it almost does,
 probability can be moved from the rows with too much to those with too little until it
 does; what that can cost at most, and what rounding can do, is subtracted.
 
+That bound is of first order in the error of the logits. Near the optimum a :math:`Q`
+beside :math:`P` is better, of second order
+(:mod:`~layerpeel.program.convex.aligned`). The higher of the two counts.
+
 References:
     | Exploring Deep Neural Networks via Layer-Peeled Model: Minority Collapse in
     | Imbalanced Training (Fang et al., 2021), https://arxiv.org/abs/2101.12699: the
@@ -30,7 +34,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -38,8 +42,10 @@ from scipy.optimize import brentq
 
 from layerpeel._tolerances import EPS
 from layerpeel.program.class_level import ClassLevel
+from layerpeel.program.convex.aligned import aligned_residual, misalignment
 from layerpeel.program.convex.blocks import BlockProgram, Point
-from layerpeel.program.convex.columns import Columns
+from layerpeel.program.convex.columns import Blocks, Columns
+from layerpeel.program.convex.directions import Directions
 from layerpeel.program.solution import Certificate
 from layerpeel.program.spectrum import BlockSpectrum
 
@@ -52,7 +58,7 @@ _ULPS = 16.0
 
 
 def certify(
-    program: BlockProgram, point: Point, nuclear_norm: float
+    program: BlockProgram, point: Point, directions: Directions
 ) -> tuple[Certificate, float]:
     r"""Evaluate the objective and the lower bound at a point.
 
@@ -60,8 +66,8 @@ def certify(
         program: The program.
         point: Logits and bias. A free bias should be stationary: see
             :func:`~layerpeel.program.convex.bias.stationary_bias`.
-        nuclear_norm: The nuclear norm of X at the point; at most the budget where there
-            is one.
+        directions: The singular values of the part between the groups. With them, the
+            nuclear norm of X must be at most the budget where there is one.
 
     Returns:
         The certificate, and the logarithm of the objective, which is finite where the
@@ -70,15 +76,21 @@ def certify(
     columns = program.columns(point)
     value = columns.value + program.ridge_penalty(columns, point)
     if program.multiplier is not None:
-        value += program.multiplier * nuclear_norm  # the unit is one with a penalty
+        # The unit is one with a penalty.
+        value += program.multiplier * _nuclear_norm(program, point, directions)
     if value == 0:
         return Certificate(0.0, 0.0), -math.inf
     if not math.isfinite(value):
         return Certificate(math.nan, math.nan), math.nan
-    lower, doubt = _Bound.at(program, columns).best()
+    bound = _Bound.at(program, columns)
+    lower, doubt = bound.best()
     # Rounding can push the bound past the objective; what it can do is part of the gap.
     # No objective is negative, so that the gap is at most one.
-    gap = min((max(value - lower, 0.0) + doubt) / value, 1.0)
+    gaps = (
+        max(value - lower, 0.0) + doubt,
+        _aligned_gap(bound, point, directions, value),
+    )
+    gap = min(*(gap / value for gap in gaps if not math.isnan(gap)), 1.0)
     log_objective = math.log(value) + columns.log_scale
     objective = math.exp(log_objective)
     certificate = Certificate(objective, objective * (1 - gap), scaled_gap=gap)
@@ -100,7 +112,46 @@ def certify_spectrum(
     blocks = BlockProgram.of(program, spectrum.groups)
     nothing = torch.zeros_like(blocks.sizes)
     point = Point(spectrum.within, spectrum.coupling, nothing)
-    return certify(blocks, point, spectrum.nuclear_norm)
+    directions = Directions(spectrum.left, spectrum.between, spectrum.right)
+    return certify(blocks, point, directions)
+
+
+def _nuclear_norm(program: BlockProgram, point: Point, directions: Directions) -> float:
+    return float(program.extra @ point.spread + directions.values.sum())
+
+
+def _aligned_gap(
+    bound: _Bound, point: Point, directions: Directions, value: float
+) -> float:
+    """Return objective minus bound at a gradient that is even along all directions."""
+    program, columns = bound.program, bound.columns
+    used = directions.kept(directions.values > 0)
+    residual = columns.balanced(aligned_residual(program, bound.gradient, point, used))
+    if not bool(residual.others.isfinite().all()):
+        return math.inf
+    residual, aligned = _allowed(bound, residual)
+    norm, spent = aligned.norm, _nuclear_norm(program, point, used)
+    if program.multiplier is None:
+        unspent = max((program.budget or 0.0) - spent, 0.0)
+    else:
+        norm, unspent = program.multiplier, 0.0
+    gap = columns.divergence(residual) + norm * unspent
+    gap += misalignment(program, aligned.gradient, norm, point, used)
+    gap += aligned.mismatched_ridge(point) + aligned.repair(1.0, value)
+    return gap + _ULPS * EPS * (norm * spent + value)
+
+
+def _allowed(bound: _Bound, residual: Blocks) -> tuple[Blocks, _Bound]:
+    """Return a residual and its bound, shrunk to the multiplier where it is given."""
+    program = bound.program
+    gradient = program.adjoint(residual)
+    shrunk = replace(bound, gradient=gradient, norm=program.spectral_norm(gradient))
+    share = shrunk.largest
+    if share == 1:
+        return residual, shrunk
+    # Mixed with the targets, probabilities stay what they are.
+    mixed = Blocks(share * residual.own, share * residual.others)
+    return mixed, replace(shrunk, gradient=program.adjoint(mixed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +181,7 @@ class _Bound:
         dual, quadratic = self.columns.dual(mixing), mixing**2 * self._quadratic
         value = dual + mixing * self._linear - quadratic
         terms = abs(dual) + mixing * self._size + quadratic
-        return value, _ULPS * EPS * terms + self._repair(mixing, value)
+        return value, _ULPS * EPS * terms + self.repair(mixing, value)
 
     @cached_property
     def _linear(self) -> float:
@@ -164,15 +215,23 @@ class _Bound:
         slope = float(self.gradient.bias.square().sum())
         return slope / (2 * self.program.ridge_in_unit(self.columns))
 
+    def mismatched_ridge(self, point: Point) -> float:
+        """Return what a ridge adds to the gap, where the bias does not fit the slope."""
+        if not self.program.ridge:
+            return 0.0
+        ridge = self.program.ridge_in_unit(self.columns)
+        mismatch = self.gradient.bias + ridge * point.bias
+        return float(mismatch.square().sum()) / (2 * ridge)
+
     @property
-    def _largest(self) -> float:
+    def largest(self) -> float:
         """The largest mixing weight: a penalty bounds the gradient by its multiplier."""
         multiplier = self.program.multiplier
         if multiplier is None or self.norm <= multiplier:
             return 1.0
         return multiplier / self.norm
 
-    def _repair(self, mixing: float, value: float) -> float:
+    def repair(self, mixing: float, value: float) -> float:
         """Return what it can cost at most to make a free bias stationary exactly.
 
         Every unit moved changes the entropy by the price of the columns, offsets by
@@ -201,7 +260,7 @@ class _Bound:
 
     def _best_mixing(self) -> float:
         """Return where the decreasing slope is zero, or the largest weight allowed."""
-        top = math.log(max(self._largest, _LEAST_MIXING))
+        top = math.log(max(self.largest, _LEAST_MIXING))
         # The improvement over the largest weight is of the order of the gap squared.
         if self._slope(top) > -math.sqrt(EPS) * self.columns.value:
             return math.exp(top)

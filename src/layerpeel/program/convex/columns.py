@@ -80,6 +80,19 @@ class Columns(ABC):
         """The diagonal of that Hessian."""
 
     @abstractmethod
+    def balanced(self, residual: Blocks) -> Blocks:
+        """Return a residual that is near, and one of the loss but for its signs."""
+
+    @abstractmethod
+    def divergence(self, residual: Blocks) -> float:
+        r"""Return a bound on what the conjugate costs at another residual, in the unit.
+
+        That is :math:`\ell(a) + \ell^*(r) - \langle r, a \rangle`, zero at the residual
+        of the logits themselves and of second order in what is between; infinite where
+        the residual is none of the loss.
+        """
+
+    @abstractmethod
     def dual(self, mixing: float) -> float:
         """Return minus the conjugate at a multiple of the residual, in the unit.
 
@@ -155,6 +168,13 @@ class SoftmaxColumns(Columns):
         return self._shares.sum(dim=0)
 
     @cached_property
+    def _own(self) -> Float64[Tensor, " G"]:
+        """Probability of the own class, which may be tiny as well."""
+        gaps = self.logits.others - self.logits.own
+        log_odds = torch.logsumexp(gaps + self.multiplicity.log(), dim=0)
+        return torch.sigmoid(-log_odds)
+
+    @cached_property
     def _weighted(self) -> Float64[Tensor, "G G"]:
         """Weighted probability of one other class."""
         return self._weigh(self.log_others)
@@ -183,6 +203,26 @@ class SoftmaxColumns(Columns):
     def _zero_sum(self, others: Float64[Tensor, "G G"]) -> Blocks:
         """Return the column whose entries sum to zero, without 1 - p."""
         return Blocks(-(self.multiplicity * others).sum(dim=0), others)
+
+    def balanced(self, residual: Blocks) -> Blocks:
+        """Return the residual whose columns sum to zero exactly."""
+        return self._zero_sum(residual.others)
+
+    def divergence(self, residual: Blocks) -> float:
+        r"""Return :math:`\sum (q - p)^2 / p`, no less than the divergence."""
+        others = residual.others
+        if self.smoothed:
+            others = others + self.targets * self.weights
+        there = (self.multiplicity > 0) & (others != self._weighted)
+        change = torch.where(there, others / self._weighted - 1, 0.0)
+        moved = self.multiplicity * self._weighted * change
+        # What the others gain, the class itself loses, at most all it has.
+        lost, own = (self._shares * change).sum(dim=0), self._own
+        possible = bool((change >= -1).all()) and bool((lost <= own).all())
+        square = (moved * change).sum(dim=0)
+        square = square + torch.where(lost == 0, 0.0, moved.sum(dim=0) * lost / own)
+        total = float(self.sizes @ square)
+        return total if possible and math.isfinite(total) else math.inf
 
     def dual(self, mixing: float) -> float:
         """Return the weighted entropy of the mixture c P + (1 - c) T."""
@@ -253,6 +293,18 @@ class SquaredColumns(Columns):
         """The weights."""
         G = len(self.sizes)
         return Blocks(self.weights, self.weights.repeat(G, 1))
+
+    def balanced(self, residual: Blocks) -> Blocks:
+        """Return the residual: every one is that of some logits."""
+        return residual
+
+    def divergence(self, residual: Blocks) -> float:
+        """Return half the squared distance of the residuals, exactly."""
+        now = self.residual
+        squares = (residual.own - now.own).square()
+        change = (residual.others - now.others).square()
+        squares = squares + (self.multiplicity * change).sum(dim=0)
+        return 0.5 * float(self.sizes @ (squares / self.weights))
 
     def dual(self, mixing: float) -> float:
         r"""Return :math:`-c \langle r, e \rangle - \frac{c^2}{2} \|r\|^2`, weighted."""

@@ -49,8 +49,7 @@ class Proof:
             point = stationary_bias(program, point)
         elif program.ridge is not None:
             point = centred_bias(program, point)
-        norm = float(program.extra @ spread + directions.values.sum())
-        return cls(point, directions, *certify(program, point, norm))
+        return cls(point, directions, *certify(program, point, directions))
 
     @classmethod
     def of(cls, program: BlockProgram, space: FactorSpace, y: Vector) -> Proof:

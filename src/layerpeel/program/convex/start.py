@@ -1,9 +1,10 @@
 r"""Where to start: a program that separates over the classes.
 
 If classes did not compete for directions, the logits would be
-:math:`(I - J/K) \operatorname{diag}(a)`, and each :math:`a_k` would have a closed form
-at a given multiplier of the norm. That is the exact solution for nonnegative features,
-and close to the solution for free ones.
+:math:`(I - u u^\top / \|u\|^2) \operatorname{diag}(a)`, with :math:`u` what the softmax
+does not see (ones, without scales), and each :math:`a_k` would have a closed form at a
+given multiplier of the norm. That is the exact solution for nonnegative features, and
+close to the solution for free ones.
 """
 
 from __future__ import annotations
@@ -75,9 +76,9 @@ def starting_point(program: BlockProgram) -> Point:
     weighted = gaps * program.feature_weights
     root = program.sizes.sqrt()
     between = torch.diag(weighted)
-    if program.targets is not None:
-        # Cross-entropy does not see a common logit.
-        between = between - torch.outer(root, root * weighted) / program.sizes.sum()
+    if program.common is not None:
+        # Cross-entropy does not see a common input of the softmax.
+        between = between - torch.outer(program.common, program.common * weighted)
     # A free bias makes up for any offset; one with a ridge has to pay for that.
     share = 1.0 if program.ridge == 0 else 0.0
     return Point(weighted, between, -share * root * program.offset / program.scale)

@@ -25,7 +25,7 @@ from typing import Any, Literal, SupportsFloat
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import wrightomega
@@ -35,6 +35,7 @@ from layerpeel._checks import ShapeError, at_least, one_of, positive
 from layerpeel._figures import axes, colour, style
 from layerpeel._json import plain
 from layerpeel._tolerances import rank_cutoff
+from layerpeel.program._inputs import Array, real_tensor
 from layerpeel.program.dynamics.gradient_flow import checked_times
 from layerpeel.program.limits.convex_root import convex_root
 
@@ -84,7 +85,7 @@ class CentralPath:
 
 
 def central_path(
-    singular_values: Float64[Tensor, " modes"],
+    singular_values: Float[Tensor, " modes"] | Array,
     *,
     num_classes: int,
     samples_per_class: float,
@@ -154,7 +155,7 @@ def central_path(
 
 
 def least_squares_loss(
-    singular_values: Float64[Tensor, "*batch modes"], *, num_classes: int
+    singular_values: Float[Tensor, "*batch modes"] | Array, *, num_classes: int
 ) -> Float64[Tensor, "*batch"]:
     r"""Return the mean squared error of the best classifier with a bias.
 
@@ -171,19 +172,31 @@ def least_squares_loss(
     Args:
         singular_values: Of the signal-to-noise matrix, with at most :math:`C - 1` in the
             last dimension.
-        num_classes: The number of classes :math:`C`.
+        num_classes: The number of classes :math:`C \geq 2`.
+
+    Raises:
+        ShapeError: If there are more singular values.
+        ValueError: If ``num_classes`` is below two.
 
     Example:
         >>> least_squares_loss(torch.zeros(2, dtype=torch.float64), num_classes=3)
         tensor(0.3333, dtype=torch.float64)
     """
-    unexplained = 1 / (1 + singular_values.square() / num_classes)
-    missing = num_classes - 1 - singular_values.shape[-1]
-    return (unexplained.sum(dim=-1) + missing) / (2 * num_classes)
+    classes = at_least("num_classes", num_classes, 2)
+    values = real_tensor("singular_values", singular_values)
+    if values.ndim == 0 or values.shape[-1] >= classes:
+        raise ShapeError(
+            f"`singular_values` must have at most {classes - 1} in its last dimension, "
+            f"one less than classes; got the shape {tuple(values.shape)}."
+        )
+    unexplained = 1 / (1 + values.square() / classes)
+    missing = classes - 1 - values.shape[-1]
+    loss: Tensor = (unexplained.sum(dim=-1) + missing) / (2 * classes)
+    return loss
 
 
 def signal_to_noise(
-    class_means: Float64[Tensor, "C p"], within: Float64[Tensor, "_ _"]
+    class_means: Float[Tensor, "C p"] | Array, within: Float[Tensor, "_ _"] | Array
 ) -> Float64[Tensor, " modes"]:
     r"""Return the singular values of :math:`\Sigma_W^{-1/2} M`, the largest first.
 
@@ -205,28 +218,51 @@ def signal_to_noise(
         >>> signal_to_noise(means, torch.tensor([[4.0]], dtype=torch.float64)).tolist()
         [1.4142135623730951]
     """
-    classes, width = class_means.shape
-    if within.shape != (width, width):
-        raise ShapeError(
-            f"`within` must have shape ({width}, {width}), the covariance of the "
-            f"features; got {tuple(within.shape)}."
-        )
-    variances, vectors = torch.linalg.eigh(within)
+    means, covariance = _checked_moments(class_means, within)
+    classes, width = means.shape
+    variances, vectors = torch.linalg.eigh(covariance)
     if float(variances[0]) <= rank_cutoff(float(variances[-1]), width, width):
         raise ValueError(
             "`within` must be positive definite; got the least eigenvalue "
             f"{float(variances[0]):.3g}. Use more samples than dimensions, or project the "
             "features to fewer dimensions."
         )
-    centred = class_means - class_means.mean(dim=0)
+    centred = means - means.mean(dim=0)
     whitened = (centred @ vectors) / variances.sqrt()
     values: Tensor = torch.linalg.svdvals(whitened)
     return values[: min(classes - 1, width)]
 
 
+def _checked_moments(
+    class_means: Tensor | Array, within: Tensor | Array
+) -> tuple[Float64[Tensor, "C p"], Float64[Tensor, "p p"]]:
+    means = real_tensor("class_means", class_means)
+    covariance = real_tensor("within", within)
+    if means.ndim != 2:
+        raise ShapeError(
+            f"`class_means` must have shape (C, p); got {tuple(means.shape)}."
+        )
+    width = means.shape[1]
+    if covariance.shape != (width, width):
+        raise ShapeError(
+            f"`within` must have shape ({width}, {width}), the covariance of the "
+            f"features; got {tuple(covariance.shape)}."
+        )
+    for name, values in (("class_means", means), ("within", covariance)):
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"`{name}` must be finite; got NaN or infinity.")
+    return means, covariance
+
+
 def _checked_modes(
-    values: Float64[Tensor, " modes"], num_classes: int
+    singular_values: Tensor | Array, num_classes: int
 ) -> Float64[Tensor, " modes"]:
+    values = real_tensor("singular_values", singular_values)
+    if values.ndim != 1:
+        raise ShapeError(
+            "`singular_values` must have one dimension; got the shape "
+            f"{tuple(values.shape)}."
+        )
     if not bool((torch.isfinite(values) & (values >= 0)).all()):
         raise ValueError(
             f"`singular_values` must be finite and >= 0; got {values.tolist()}."

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -33,6 +33,7 @@ from layerpeel._checks import ShapeError, at_least, positive
 from layerpeel._figures import axes, colour, line_at, style
 from layerpeel._json import plain
 from layerpeel._tolerances import CERTIFIED_GAP, EPS
+from layerpeel.program._inputs import Array, numbers, real_tensor
 from layerpeel.program.dynamics.norm_program import NormProgram
 from layerpeel.program.solution import Certificate, Status
 
@@ -105,8 +106,8 @@ class DeepLinear:
 
 
 def deep_linear(
-    covariance: Float64[Tensor, "_ _"],
-    correlation: Float64[Tensor, " p"],
+    covariance: Float[Tensor, "_ _"] | Array,
+    correlation: Float[Tensor, " p"] | Array,
     *,
     weight_decay: Sequence[float],
     widths: Sequence[int] | None = None,
@@ -185,11 +186,13 @@ def deep_linear(
     decays = _checked_decays(weight_decay)
     hidden = len(decays) - 1
     units, factor = _checked_noise(widths, noise, hidden)
-    variances, basis, coordinates = _spectral(covariance, correlation)
+    variances, basis, coordinates = _spectral(
+        real_tensor("covariance", covariance), real_tensor("correlation", correlation)
+    )
     log_decay = math.fsum(map(math.log, decays)) / (hidden + 1)
     program = NormProgram(variances * factor, coordinates, math.exp(log_decay), hidden)
     found = program.solve()
-    predictor = torch.zeros_like(correlation)
+    predictor = torch.zeros(len(coordinates), dtype=torch.float64)
     if math.isfinite(found.kappa):
         at = program.predictors(np.array([found.kappa]))[0]
         predictor = torch.from_numpy(basis @ at)
@@ -202,12 +205,13 @@ def deep_linear(
 
 
 def _checked_decays(weight_decay: Sequence[float]) -> tuple[float, ...]:
-    if not len(weight_decay):
+    decays = numbers("weight_decay", weight_decay, each="layer", example="[1e-3, 1e-3]")
+    if not decays:
         raise ValueError(
             "`weight_decay` must have the decay of at least one layer; got none."
         )
     return tuple(
-        positive(f"weight_decay[{i}]", decay) for i, decay in enumerate(weight_decay)
+        positive(f"weight_decay[{i}]", decay) for i, decay in enumerate(decays)
     )
 
 
@@ -239,12 +243,12 @@ def _checked_noise(
 
 
 def _spectral(
-    covariance: Float64[Tensor, "_ _"], correlation: Float64[Tensor, " p"]
+    covariance: Tensor, correlation: Tensor
 ) -> tuple[
     Float64[np.ndarray, " p"], Float64[np.ndarray, "p p"], Float64[np.ndarray, " p"]
 ]:
     """Return eigenvalues and eigenvectors of A, and b in their basis."""
-    if covariance.ndim != 2 or covariance.shape != (len(correlation),) * 2:
+    if correlation.ndim != 1 or covariance.shape != (len(correlation),) * 2:
         raise ShapeError(
             "`covariance` must have shape (p, p) and `correlation` (p,); got "
             f"{tuple(covariance.shape)} and {tuple(correlation.shape)}."

@@ -27,6 +27,7 @@ from torch import Tensor
 from layerpeel._checks import at_least, positive
 from layerpeel._figures import axes, colour, style
 from layerpeel._json import plain
+from layerpeel.program._inputs import numbers
 from layerpeel.program.limits.convex_root import convex_root
 from layerpeel.program.limits.seli import seli
 
@@ -137,7 +138,8 @@ def balanced_flow(
         times: Times :math:`t \geq 0`, with length :math:`T`.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of its range, or so large that the gap or the
+            time cannot be told from infinity: a start above about 709.
 
     Example:
         >>> flow = balanced_flow(3, 4, start=0.01, times=[0, 10, 100, 1000])
@@ -148,7 +150,14 @@ def balanced_flow(
     positive("start", start)
     clock = checked_times(times)
     rate = 2 / math.sqrt(positive("count", count))
-    goal = expi(start) + (num_classes - 1) * math.log(start) + rate * clock.numpy()
+    with np.errstate(over="ignore"):
+        goal = expi(start) + (num_classes - 1) * math.log(start) + rate * clock.numpy()
+    if not np.isfinite(goal).all():
+        raise ValueError(
+            "`start` and `times` must be such that Ei(start) + 2 t / sqrt(count) is a "
+            f"float; got start={start!r} and times up to {float(clock.max()):g}. A gap "
+            "above 700 does not grow in any time that matters."
+        )
 
     def excess(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         gap = np.exp(y)
@@ -168,7 +177,8 @@ def checked_times(times: Iterable[SupportsFloat]) -> Float64[Tensor, " T"]:
     Raises:
         ValueError: If there is none, or one is negative or not finite.
     """
-    clock = torch.tensor([float(time) for time in times], dtype=torch.float64)
+    given = numbers("times", times, each="point", example="[0, 10, 100]")
+    clock = torch.tensor(given, dtype=torch.float64)
     if not len(clock) or not bool((torch.isfinite(clock) & (clock >= 0)).all()):
         raise ValueError(
             "`times` must be at least one finite number >= 0, counted from the start; "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from layerpeel._tolerances import rank_cutoff
 from layerpeel.program.class_level import ClassLevel
 from layerpeel.program.factored._data_term import Matrix, Vector
 from layerpeel.program.factored._objective import FactorObjective, Point
@@ -25,6 +26,19 @@ def point_of_logits(
     layers = _layers(objective, left, roots)
     last = _resized(roots[:, None] * right, objective.shapes[-1])
     return Point((*layers, last), _bias(program, bias))
+
+
+def rank_of(objective: FactorObjective, point: Point) -> int:
+    """Return the number of directions of a point that are not rounding of zero."""
+    X = objective.logits(point) * objective.program.feature_weights.numpy()
+    values = np.linalg.svd(X, compute_uv=False)
+    return int((values > rank_cutoff(float(values[0]), *X.shape)).sum())
+
+
+def widened(objective: FactorObjective, point: Point) -> Point:
+    """Return a point of fewer dimensions, filled with zeros."""
+    pairs = zip(point.factors, objective.shapes, strict=True)
+    return Point(tuple(_resized(part, shape) for part, shape in pairs), point.bias)
 
 
 def point_of_pair(

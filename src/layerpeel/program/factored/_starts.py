@@ -61,6 +61,18 @@ class Starts:
         short = (left * values) @ right / self.program.feature_weights.numpy()
         return point_of_logits(self.objective, short, best.bias)
 
+    def blocks(self, index: int) -> Point:
+        """Return a random partition into blocks that ignore each other.
+
+        Where classes differ in more than their weights, which of them belong together is
+        a matter of trying.
+        """
+        K = self.program.num_classes
+        member = self.random.integers(self.random.integers(1, K + 1), size=K)
+        alike = np.equal.outer(member, member).astype(np.float64)
+        logits = np.eye(K) - alike / alike.sum(axis=1)
+        return self._point(logits * _SIZES[index % len(_SIZES)])
+
     def _scattered(self, rank: int, index: int) -> Point:
         """Return random factors of a rank."""
         K, size = self.program.num_classes, _SIZES[index % len(_SIZES)]

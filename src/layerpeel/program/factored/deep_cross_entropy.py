@@ -51,7 +51,7 @@ def solve_deep_cross_entropy(
     Args:
         program: A penalised program of cross-entropy and at least two layers.
         gap_tol: The relative gap up to which the solution would call itself certified.
-        starts: The number of random starts.
+        starts: The number of random starts; more follow while few of them agree.
         seed: The seed of the random starts.
         max_steps: The limit on the steps of each descent.
         progress: Whether to show a progress bar; where someone can see it, if omitted.

@@ -70,7 +70,7 @@ def solve_factored(
         gap_tol: The relative gap to a lower bound up to which the solution calls itself
             certified.
         starts: The number of random starts. A one-layer program stops at the first one
-            that is certified.
+            that is certified; with several layers more follow while few agree.
         seed: The seed of the random starts.
         bound: A lower bound proved elsewhere, for instance by the convex program
             without the limit on the width.
@@ -82,9 +82,10 @@ def solve_factored(
     Returns:
         The best found, ``CERTIFIED`` if its gap is at most ``gap_tol``, ``MAX_STEPS`` if
         the step limit ended it, ``NONFINITE`` if no finite value was found, and else
-        ``STATIONARY``. The stats are ``gradient_norm``, relative to the objective;
-        ``starts``, the number of descents; ``agreeing``, how many of them reached the
-        best value; and ``steps``, those of the best descent.
+        ``STATIONARY``, also where the loss is too small for float64 to tell from zero:
+        the relative gap is one then. The stats are ``gradient_norm``, relative to the
+        objective; ``starts``, the number of descents; ``agreeing``, how many of them
+        reached the best value; and ``steps``, those of the best descent.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -151,7 +152,7 @@ def _concluded(
         "agreeing": agreeing(objective, ends, best),
         "steps": polished.steps,
     }
-    status = _status(objective, polished, certificate, gap_tol)
+    status = _status(polished, certificate, gap_tol)
     return Solution(status, certificate, factors, torch.tensor(bias), stats)
 
 
@@ -195,14 +196,8 @@ def _proved(program: ClassLevel, value: float, factors: Factors, bias: Vector) -
     return max(proved, below.certificate.lower_bound)
 
 
-def _status(
-    objective: FactorObjective,
-    polished: Descent,
-    certificate: Certificate,
-    gap_tol: float,
-) -> Status:
-    underflown = _underflown(objective, certificate.objective)
-    status = Status.NONFINITE if underflown else Status.of_gap(certificate.gap, gap_tol)
+def _status(polished: Descent, certificate: Certificate, gap_tol: float) -> Status:
+    status = Status.of_gap(certificate.gap, gap_tol)
     stopped = polished.exhausted and polished.gradient_norm > STATIONARY_GRADIENT
     return Status.MAX_STEPS if status is Status.STATIONARY and stopped else status
 

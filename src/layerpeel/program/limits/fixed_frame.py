@@ -176,7 +176,8 @@ def fixed_frame(
 
     Raises:
         ValueError: If a number is not finite and above zero, or it is not exactly one of
-            ``energy``, and ``classifiers`` with ``feature_decay``, that is given.
+            ``energy``, and ``classifiers`` with ``feature_decay``, that is given, or a
+            mean budget is per sample.
 
     Example:
         >>> each = fixed_frame([500, 5, 5], energy=(1.0, 9.0))
@@ -190,7 +191,7 @@ def fixed_frame(
     one_of("budget", budget, ("each", "mean"))
     one_of("per", per, ("sample", "class"))
     if energy is not None and classifiers is None and feature_decay is None:
-        bounds = Energy.of(energy)
+        bounds = _bounds(energy, budget)
         program = _Norms(counts, math.sqrt(bounds.classifiers))
         solve = _under_bound if budget == "each" else _under_budget
         norms, certificate = solve(program, bounds.features)
@@ -207,6 +208,13 @@ def fixed_frame(
         )
     norm = program.classifier_norm
     return FixedFrame(Status.CLOSED_FORM, certificate, norm, norms, counts)
+
+
+def _bounds(energy: Energy | Sequence[float], budget: str) -> Energy:
+    """Return the energies, of which only a bound on each norm knows no classes."""
+    if budget == "each":
+        return Energy.of(energy)
+    return Energy.per_class(energy, 'the frame with `budget="mean"`')
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-r"""A lower bound for two groups, accurate to every relative gap that float64 resolves.
+r"""A lower bound for two groups that does not cancel, at any energy.
 
 Weak duality holds for any :math:`Q` whose columns are probabilities. Write
 :math:`G = (Q - I) \operatorname{diag}(\pi)`, :math:`P` for the softmax of the logits
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerpeel._tolerances import EPS
+from layerpeel._tolerances import EPS, RESOLVED_GAP
 from layerpeel.program.pairs.batch import Cells, TwoGroupBatch
 from layerpeel.program.pairs.two_groups import TwoGroupLogits
 from layerpeel.program.solution import Certificate
@@ -67,8 +67,8 @@ def relative_gaps(batch: TwoGroupBatch) -> tuple[Cells, Cells]:
         batch: Logits, of nuclear norms at most the budgets.
 
     Returns:
-        The gaps, at most one since no loss is negative, and the logarithms of the
-        objectives.
+        The gaps, at least ``RESOLVED_GAP``, for logits in float64 are no more exact,
+        and at most one since no loss is negative; and the logarithms of the objectives.
     """
     with np.errstate(all="ignore"):
         A, B = _columns(batch)
@@ -85,7 +85,8 @@ def relative_gaps(batch: TwoGroupBatch) -> tuple[Cells, Cells]:
         gap = A.divergence(own_A, other_A, log_f) + B.divergence(own_B, other_B, log_f)
         gap = gap + mu * batch.tau * slack
         # Whatever is not finite, or infeasible, proves nothing: the bound is zero.
-        return np.where((slack >= 0) & (gap <= 1), gap, 1.0), log_f
+        proved = np.where((slack >= 0) & (gap <= 1), gap, 1.0)
+        return np.maximum(proved, RESOLVED_GAP), log_f
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -24,8 +24,10 @@ from torch import Tensor
 
 from layerpeel._checks import at_least, listed, positive, undefined
 from layerpeel._figures import style
+from layerpeel._frames import DataFrame, data_frame
 from layerpeel._json import plain
 from layerpeel._tolerances import CERTIFIED_GAP
+from layerpeel.program._inputs import numbers
 from layerpeel.program.energy import Energy
 from layerpeel.program.pairs.certificate import relative_gaps
 from layerpeel.program.pairs.dual_grid import solve_two_group_grid
@@ -34,11 +36,6 @@ from layerpeel.program.pairs.thresholds import (
     log_collapse_threshold,
     log_vanishing_threshold,
 )
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-else:  # pandas is optional, and annotations are checked at run time in tests
-    DataFrame = Any
 
 Grid = Iterable[SupportsFloat]
 
@@ -150,16 +147,9 @@ class PhaseDiagram:
         Raises:
             ImportError: If pandas is not installed.
         """
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise ImportError(
-                "`to_frame` needs pandas: pip install 'layerpeel[study]'. "
-                "`to_dict` needs nothing."
-            ) from error
         energy, imbalance = torch.meshgrid(self.energy, self.imbalance, indexing="ij")
         columns = {"imbalance": imbalance, "energy": energy} | self._cells()
-        return DataFrame({name: cells.flatten() for name, cells in columns.items()})
+        return data_frame({name: cells.flatten() for name, cells in columns.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON; undefined is ``None``."""
@@ -283,7 +273,8 @@ def _grid(
     name: str, values: Grid | None, default: np.ndarray, least: float
 ) -> tuple[float, ...]:
     """Return a grid as increasing numbers."""
-    grid = tuple(float(value) for value in (default if values is None else values))
+    given = default if values is None else values
+    grid = numbers(name, given, each="point", example="[1, 10, 100]")
     inside = all(math.isfinite(v) and v >= least and v > 0 for v in grid)
     bound = f"of at least {least:g}" if least else "above 0"
     if not grid or not inside:

@@ -91,7 +91,7 @@ def collapse_threshold(
     Args:
         majority: The number of majority classes :math:`K_A \geq 1`.
         minority: The number of minority classes :math:`K_B \geq 1`.
-        energy: The energies :math:`(E_W, E_H)`.
+        energy: The energies :math:`(E_W, E_H)`, per class.
         weight_decay: Instead, the decays :math:`(\lambda_W, \lambda_H)`.
         total: The number :math:`N` of all samples, where it stays fixed.
         majority_samples: The number :math:`n_A` of each majority class, where it does.
@@ -104,8 +104,8 @@ def collapse_threshold(
     Raises:
         ValueError: If a number of classes is below one, an energy, decay or number of
             samples is not finite and above zero, not exactly one of ``energy`` and
-            ``weight_decay`` is given, the decay has several layers, or it is per sample
-            and not exactly one number of samples is given.
+            ``weight_decay`` is given, the energy is per sample, the decay has several
+            layers, or it is per sample and not exactly one number of samples is given.
 
     Example:
         >>> round(collapse_threshold(majority=5, minority=5, energy=(1.0, 5.0)), 3)
@@ -125,7 +125,7 @@ def collapse_threshold(
     given = {name: positive(name, n) for name, n in samples.items() if n is not None}
     if energy is not None and weight_decay is None:
         _refuse_samples(given, "`energy`")
-        tau = Energy.of(energy).nuclear_norm(K_A + K_B)
+        tau = Energy.per_class(energy, "the threshold").nuclear_norm(K_A + K_B)
         value = log_collapse_threshold(K_A, K_B, tau)
     elif weight_decay is not None and energy is None:
         value = _log_decay_threshold(K_A, K_B, Decay.of(weight_decay), given)
@@ -183,14 +183,14 @@ def vanishing_threshold(
     Args:
         majority: The number of majority classes :math:`K_A \geq 1`.
         minority: The number of minority classes :math:`K_B \geq 1`.
-        energy: The energies :math:`(E_W, E_H)`.
+        energy: The energies :math:`(E_W, E_H)`, per class.
 
     Returns:
         :math:`R_1 > 1`, or infinity.
 
     Raises:
-        ValueError: If a number of classes is below one, or an energy is not finite and
-            above zero.
+        ValueError: If a number of classes is below one, an energy is not finite and
+            above zero, or the features' energy is per sample.
 
     Example:
         >>> round(vanishing_threshold(majority=7, minority=3, energy=(1.0, 5.0)), 4)
@@ -199,7 +199,7 @@ def vanishing_threshold(
         inf
     """
     K_A, K_B = _checked_sizes(majority, minority)
-    tau = Energy.of(energy).nuclear_norm(K_A + K_B)
+    tau = Energy.per_class(energy, "the threshold").nuclear_norm(K_A + K_B)
     return exp_or_inf(log_vanishing_threshold(K_A, K_B, tau))
 
 

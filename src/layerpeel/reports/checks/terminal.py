@@ -68,7 +68,10 @@ def _ask_scatter(check: Check, evidence: Evidence) -> Outcome:
 def _ask_nearest_mean(check: Check, evidence: Evidence) -> Outcome:
     if max(evidence.measurement.class_counts) == 1:
         return check.not_applicable(ONE_SAMPLE)
-    mismatch = evidence.measurement.nearest_mean.mismatch
+    nearest = evidence.measurement.nearest_mean
+    if nearest is None:
+        return check.not_applicable("NC4 was not measured")
+    mismatch = nearest.mismatch
     if math.isnan(mismatch):
         return check.not_applicable("there are no samples to compare on")
     measured = (

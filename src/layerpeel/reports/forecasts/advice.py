@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,13 +11,16 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from layerpeel._checks import listed
 from layerpeel._json import plain
 from layerpeel._tolerances import EPS
-from layerpeel.program import Decay, Energy, Oversampling, PeeledProblem, oversampling
-from layerpeel.program.class_level import ClassLevel
+from layerpeel.program import Decay, Oversampling, PeeledProblem, oversampling
+from layerpeel.program.class_level import ClassLevel, SquaredLoss
+from layerpeel.program.counts import count_groups
 from layerpeel.program.oversampling import FIXED_ENERGIES
 from layerpeel.program.reduction import alike
 from layerpeel.reports.causes import causes
+from layerpeel.reports.forecasts.groups import counts_text
 from layerpeel.reports.forecasts.thresholds import Thresholds, is_layer_peeled
 
 # Rates for many distinct counts take some thirty solves.
@@ -41,7 +45,8 @@ class ForecastAdvice:
         oversampling: Sampling rates at fixed energies, where there is something to lift
             and theory gives a rate.
         smallest_count: The least count that keeps classes apart at the decay and the
-            total count of the problem.
+            total count of the problem; ``None`` where the total is too small for all
+            classes to have it.
         largest_decay: The largest product of all decays at which no class of these
             counts collapses.
     """
@@ -78,10 +83,10 @@ def advise(
     if counts is None:
         return ForecastAdvice((_UNKNOWN_RATE,))
     if program.nonnegative:
-        return _behind_relu(thresholds)
+        return _behind_relu(problem, alike(program)[-1], thresholds)
     if len(set(counts)) > MOST_GROUPS_SOLVED:
         return ForecastAdvice((_MANY_GROUPS,))
-    return _of_energy(counts, problem.energy)
+    return _of_energy(problem, counts)
 
 
 def _effective_counts(
@@ -97,46 +102,91 @@ def _effective_counts(
     return program.weights.tolist() if alone else None
 
 
-def _of_energy(counts: list[float], energy: Energy | None) -> ForecastAdvice:
-    """Ask for the rates that part the rarest classes, where theory gives them."""
-    assert energy is not None
+def _of_energy(problem: PeeledProblem, counts: list[float]) -> ForecastAdvice:
+    """Ask for the rates that part the rarest classes, where theory gives them.
+
+    Args:
+        problem: The problem, with energies.
+        counts: Its effective counts, whose rarer classes are the minority.
+    """
+    assert problem.energy is not None
     try:
         with causes():  # a vanished minority is said in the table
-            plan = oversampling(counts, energy=energy)
+            plan = oversampling(counts, energy=problem.energy)
     except ValueError as error:
         return ForecastAdvice((f"No sampling rate: {error}",))
-    return ForecastAdvice((_rate_sentence(plan), plan.note), oversampling=plan)
+    two_groups = len(count_groups(counts)) == 2
+    sentence = (_rate_sentence if two_groups else _floor_sentence)(problem, plan)
+    return ForecastAdvice((sentence, plan.note), oversampling=plan)
 
 
-def _rate_sentence(plan: Oversampling) -> str:
-    before, after = plan.predicted_cosine_before, plan.predicted_cosine_after
-    stands = "undefined" if math.isnan(before) else f"{before:+.3f}"
+def _rate_sentence(problem: PeeledProblem, plan: Oversampling) -> str:
+    """Say how often the samples of one group are to be drawn."""
+    group, stands = _named(problem, plan.minority), _stands(plan)
     if plan.rate == 1:
-        return f"No oversampling is needed: the minority cosine is {stands}."
-    lifted = sorted({rate for rate in plan.rates if rate > 1})
-    how = (
-        f"Draw every minority sample {plan.repeats} times, the least whole rate that"
-        if len(lifted) == 1
-        else f"Draw the samples of rare classes up to {plan.rate:.3g} times, as if every "
-        f"class had at least {plan.floor:.4g}: the least floor that"
-    )
+        return f"No oversampling is needed: the cosine between {group} is {stands}."
     return (
-        f"{how} brings the cosine between minority classifiers from {stands} to "
-        f"{plan.target:+.3f} or less ({after:+.3f})."
+        f"Draw every sample of {group} {plan.repeats} times, the least whole rate that "
+        f"brings the cosine between their classifiers from {stands} to "
+        f"{plan.target:+.3f} or less ({plan.predicted_cosine_after:+.3f})."
     )
 
 
-def _behind_relu(thresholds: Thresholds | None) -> ForecastAdvice:
+def _floor_sentence(problem: PeeledProblem, plan: Oversampling) -> str:
+    """Say up to which count rare classes are to be lifted."""
+    group, stands = _named(problem, plan.minority), _stands(plan)
+    if plan.rate == 1:
+        return (
+            f"No oversampling is needed: the mean cosine between {group} is {stands}."
+        )
+    # With class weights the floor is one of loss weights, not of samples.
+    floor = (
+        f"as if every class had at least {plan.floor:.4g}: the least floor"
+        if problem.class_weights is None
+        else "at the `rates` of this advice: the least floor of their loss weights"
+    )
+    lifted = sum(rate > 1 for rate in plan.rates)
+    least = "rarest" if problem.class_weights is None else "least weighed"
+    which = f"{lifted} {least} classes" if lifted > 1 else f"{least} class"
+    return (
+        f"Draw the samples of the {which} up to {plan.rate:.3g} times, "
+        f"{floor} that brings the mean cosine between the classifiers of the minority, "
+        f"{group}, from {stands} to {plan.target:+.3f} or less "
+        f"({plan.predicted_cosine_after:+.3f})."
+    )
+
+
+def _stands(plan: Oversampling) -> str:
+    before = plan.predicted_cosine_before
+    return "undefined" if math.isnan(before) else f"{before:+.3f}"
+
+
+def _named(problem: PeeledProblem, classes: Sequence[int]) -> str:
+    """Name classes by their counts, and by their indices where others have such too."""
+    inside = [problem.class_counts[k] for k in classes]
+    counts = counts_text(min(inside), max(inside))
+    said = (
+        f"the {len(classes)} classes of {counts} samples"
+        if len(classes) > 1
+        else f"the class of {counts} samples"
+    )
+    between = sum(min(inside) <= n <= max(inside) for n in problem.class_counts)
+    unique = between == len(classes)
+    return said if unique else f"{said} with indices {listed(sorted(classes))}"
+
+
+def _behind_relu(
+    problem: PeeledProblem, minority: tuple[int, ...], thresholds: Thresholds | None
+) -> ForecastAdvice:
     if thresholds is None:
         return ForecastAdvice((_UNKNOWN_RATE,))
+    group = _named(problem, minority)
     excess = thresholds.log_ratio - thresholds.log_collapse
     if excess < 0:
-        said = "No oversampling is needed: the minority keeps its features."
-        return ForecastAdvice((said,))
+        keep = "keeps its feature" if len(minority) == 1 else "keep their features"
+        return ForecastAdvice((f"No oversampling is needed: {group} {keep}.",))
     rate = math.floor(math.exp(excess) * (1 + 64 * EPS)) + 1
-    said = (
-        f"Draw every minority sample {rate} times: the least whole rate that lifts the"
-    )
+    said = f"Draw every sample of {group} {rate} times: the least whole rate that lifts the"
     return ForecastAdvice((f"{said} collapse.", FIXED_ENERGIES))
 
 
@@ -150,28 +200,57 @@ def _of_decay(
     counts = torch.tensor(problem.class_counts, dtype=torch.float64)
     worst = int((counts / merging).argmin())
     count, merges_at = float(counts[worst]), float(merging[worst])
-    smallest = math.floor(merges_at * (1 + 64 * EPS)) + 1
     largest = _largest_decay(decay, count / merges_at)
+    # Every class has a least count, and together they may be more than there are.
+    needed = float(_least_counts(merging).sum())
+    enough = count > merges_at or needed <= math.fsum(problem.class_counts)
+    smallest = int(_least_counts(merging)[worst])
+    few = f"{_who_collapses(problem)} of {merges_at:.4g} samples or fewer"
+    said = (
+        _decay_sentence(count, merges_at, few, smallest)
+        if enough
+        else _impossible_sentence(problem, few, needed)
+    )
     return ForecastAdvice(
         (
-            _decay_sentence(count, merges_at, smallest),
+            said,
             f"At these counts no class collapses while the product of all decays is "
             f"below {largest:.4g}; it is {_product(decay):.4g}.",
         ),
-        smallest_count=smallest,
+        smallest_count=smallest if enough else None,
         largest_decay=largest,
     )
 
 
-def _decay_sentence(count: float, merges_at: float, smallest: int) -> str:
+def _least_counts(merging: Float64[Tensor, " K"]) -> Float64[Tensor, " K"]:
+    """Return the least whole counts above those at which classes merge."""
+    return (merging * (1 + 64 * EPS)).floor() + 1
+
+
+def _who_collapses(problem: PeeledProblem) -> str:
+    """Say whether a class below the threshold collapses by itself."""
+    program = problem.class_level()
+    squared = isinstance(program.loss, SquaredLoss) and program.ridge is None
+    return "classes" if program.nonnegative or squared else "two or more classes"
+
+
+def _decay_sentence(count: float, merges_at: float, few: str, smallest: int) -> str:
     if count > merges_at:
         return (
             f"No class collapses: at this decay that takes {merges_at:.4g} samples or "
             f"fewer, and the rarest class has {count / merges_at:.3g} times as many."
         )
     return (
-        f"Give every class at least {smallest} samples at the same total: classes of "
-        f"{merges_at:.4g} or fewer collapse at this decay."
+        f"Give every class at least {smallest} samples at the same total: {few} "
+        "collapse at this decay."
+    )
+
+
+def _impossible_sentence(problem: PeeledProblem, few: str, needed: float) -> str:
+    return (
+        f"No counts at this total lift every class: {few} collapse at this decay, and "
+        f"{problem.num_classes} classes with more have at least {needed:.10g} in all, "
+        f"which is above {math.fsum(problem.class_counts):.10g}. Weaken the decay."
     )
 
 

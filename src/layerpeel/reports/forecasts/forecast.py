@@ -21,6 +21,7 @@ from layerpeel.reports.forecasts.groups import (
     State,
     group_forecasts,
 )
+from layerpeel.reports.forecasts.picture import phase_picture
 from layerpeel.reports.forecasts.thresholds import Thresholds, thresholds
 from layerpeel.reports.page import Page, Section
 
@@ -65,11 +66,16 @@ class Forecast(AbstractDocument):
         return sum(group.collapsed for group in self.groups)
 
     @property
+    def drawn_together(self) -> int:
+        """The number of classes below the merging count that differ a little."""
+        return sum(group.drawn_together for group in self.groups)
+
+    @property
     def severity(self) -> Severity | None:
-        """A problem if classes collapse, a warning if they are about to."""
+        """A problem if classes collapse, a warning if they are drawn together."""
         if self.collapsed:
             return Severity.PROBLEM
-        return Severity.WARNING if self.below else None
+        return Severity.WARNING if self.drawn_together else None
 
     @property
     def verdict(self) -> str:
@@ -81,13 +87,19 @@ class Forecast(AbstractDocument):
         """Return the content, structured and not yet rendered."""
         ratios = () if self.thresholds is None else (self.thresholds,)
         drawn = [tables.threshold_table(ratio) for ratio in ratios]
+        diagram = phase_picture(self.problem, self.thresholds)
+        pictures = () if diagram is None else (diagram,)
         return Page(
             title="Forecast of the last layer",
             subtitle=_subtitle(self.problem),
             verdict=self.verdict,
             severity=self.severity,
             sections=(
-                Section("Classes", tables=(tables.group_table(self.groups), *drawn)),
+                Section(
+                    "Classes",
+                    pictures=pictures,
+                    tables=(tables.group_table(self.groups), *drawn),
+                ),
                 Section("What to do", text="\n\n".join(self.advice.sentences)),
                 Section(
                     "Problem and solution",
@@ -113,6 +125,7 @@ class Forecast(AbstractDocument):
             "thresholds": None if ratios is None else ratios.to_dict(),
             "collapsed": self.collapsed,
             "below": self.below,
+            "drawn_together": self.drawn_together,
             "advice": self.advice.to_dict(),
             "bias": plain(self.solution.bias),
             "geometry": self.solution.geometry.to_dict(),
@@ -136,11 +149,12 @@ class Forecast(AbstractDocument):
             more = len(fallen) - _MOST_NAMED
             rest = f" So it goes for {more} more groups." if more > 0 else ""
             return _fallen(fallen[:_MOST_NAMED]) + rest
-        if self.below:
+        if self.drawn_together:
             return (
-                f"{self.below} of {self.problem.num_classes} classes have no more samples "
-                "than classes merge at. Their counts differ, so that their classifiers "
-                "lie close together without being equal, and span fewer dimensions."
+                f"{self.drawn_together} of {self.problem.num_classes} classes have no "
+                "more samples than classes merge at. Their counts differ, so that their "
+                "classifiers lie close together without being equal, and span fewer "
+                "dimensions."
             )
         return "No class collapses."
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class State(enum.Enum):
     """What became of a group of classes. The value is what a reader sees."""
 
     APART = "apart"
+    DRAWN_TOGETHER = "drawn together"
     MERGED = "merged"
     NO_FEATURE = "no feature"
     VANISHED = "vanished"
@@ -35,7 +37,7 @@ class State(enum.Enum):
     @property
     def collapsed(self) -> bool:
         """Whether the network cannot tell some of these classes apart."""
-        return self is not State.APART
+        return self not in (State.APART, State.DRAWN_TOGETHER)
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,11 @@ class GroupForecast:
         feature_cosine: The same between their class means.
         cosine_to_first: Mean cosine between their classifiers and those of the first
             group; NaN for the first.
-        state: What became of them.
+        state: What became of them. They are drawn together where they, or some of them,
+            have no more samples than classes merge at and yet differ, as their counts
+            do.
         collapsed: How many of them have vanished or merged.
+        drawn_together: How many of them are drawn together.
         merges_at: The mean count up to which such classes merge, everything else held
             as it is; ``None`` where no threshold is known.
     """
@@ -69,13 +74,13 @@ class GroupForecast:
     cosine_to_first: float
     state: State
     collapsed: int
+    drawn_together: int
     merges_at: float | None
 
     @property
     def counts(self) -> str:
         """The counts in words."""
-        low, high = _count_text(self.fewest), _count_text(self.most)
-        return low if low == high else f"{high} to {low}"
+        return counts_text(self.fewest, self.most)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, ready for JSON; undefined is ``None``."""
@@ -103,7 +108,8 @@ def group_forecasts(
     groups = sorted(
         alike(problem.class_level()), key=lambda group: -problem.class_counts[group[0]]
     )
-    states = _states(solution.geometry, groups)
+    below = _below(problem, merging)
+    states = _states(solution.geometry, groups, below)
     parts = groups if len(groups) <= MOST_GROUPS else _parts(groups)
     return tuple(
         _group_forecast(problem, solution.geometry, part, parts[0], states, merging)
@@ -131,10 +137,29 @@ def _group_forecast(
         classifier_cosine=block_mean(geometry.classifier_cosines, part),
         feature_cosine=block_mean(geometry.feature_cosines, part),
         cosine_to_first=math.nan if part == first else float(across.mean()),
-        state=found[0] if len(set(found)) == 1 else State.MIXED,
+        state=_common(found),
         collapsed=sum(state.collapsed for state in found),
+        drawn_together=found.count(State.DRAWN_TOGETHER),
         merges_at=None if merging is None else float(merging[index].mean()),
     )
+
+
+def _common(found: Sequence[State]) -> State:
+    """Return the state of a part of a tail by those of its classes."""
+    if len(set(found)) == 1:
+        return found[0]
+    fallen = any(state.collapsed for state in found)
+    return State.MIXED if fallen else State.DRAWN_TOGETHER
+
+
+def _below(problem: PeeledProblem, merging: Tensor | None) -> Bool[Tensor, " K"]:
+    """Whether classes are too rare to be told apart; one alone has no other to meet."""
+    counts = torch.tensor(problem.class_counts, dtype=torch.float64)
+    none = torch.zeros_like(counts, dtype=torch.bool)
+    if merging is None:
+        return none
+    below = merging >= counts
+    return below if int(below.sum()) > 1 else none
 
 
 def _parts(groups: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -144,12 +169,16 @@ def _parts(groups: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return [classes[a:b] for a, b in pairwise(cuts)]
 
 
-def _states(geometry: Geometry, groups: Sequence[tuple[int, ...]]) -> dict[int, State]:
+def _states(
+    geometry: Geometry, groups: Sequence[tuple[int, ...]], below: Bool[Tensor, " K"]
+) -> dict[int, State]:
     """Return the state of every class."""
     absent = _is_zero(geometry.classifier_norms), _is_zero(geometry.feature_norms)
     states: dict[int, State] = {}
     for group in groups:
         state = _state(geometry, group, *absent)
+        if state is State.APART and bool(below[list(group)].all()):
+            state = State.DRAWN_TOGETHER
         states |= dict.fromkeys(group, state)
     return states
 
@@ -180,6 +209,12 @@ def _has_merged(geometry: Geometry, classes: list[int]) -> bool:
 
 def _is_zero(norms: Float64[Tensor, " K"]) -> Bool[Tensor, " K"]:
     return norms <= VANISHED_NORM * norms.nan_to_num().max()
+
+
+def counts_text(fewest: float, most: float) -> str:
+    """Return a range of counts in words, the largest first."""
+    low, high = _count_text(fewest), _count_text(most)
+    return low if low == high else f"{high} to {low}"
 
 
 def _count_text(count: float) -> str:

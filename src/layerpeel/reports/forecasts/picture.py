@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -13,10 +14,13 @@ from layerpeel.geometry import ClassGroups, split_classes
 from layerpeel.program import PeeledProblem
 from layerpeel.program.counts import count_groups
 from layerpeel.program.pairs.phase_diagram import PhaseDiagram, phase_diagram
-from layerpeel.reports.forecasts.thresholds import is_layer_peeled
+from layerpeel.reports.forecasts.thresholds import Thresholds, is_layer_peeled
+from layerpeel.reports.picture import Picture
 
 _POINTS = 200
 _LARGEST_RATIO = 1e4
+# Beyond this ratio a diagram takes seconds, which a report does not.
+_LARGEST_RATIO_OF_A_PAGE = 1e6
 # How far the axes go beyond the problem, as a factor.
 _ROOM = 3.0
 
@@ -46,6 +50,49 @@ def phase_figure(problem: PeeledProblem) -> Figure:
         warnings.simplefilter("ignore", UndefinedWarning)
         diagram = _around(*sizes, ratio, energy)
     return _marked(diagram, ratio, energy)
+
+
+def phase_picture(
+    problem: PeeledProblem, thresholds: Thresholds | None
+) -> Picture | None:
+    """Return the diagram for a report, of two groups whose minority has a cosine.
+
+    Args:
+        problem: The problem.
+        thresholds: Its thresholds, if there are any.
+
+    Returns:
+        The picture; ``None`` for problems without a diagram, and for extreme ratios.
+    """
+    if thresholds is None or thresholds.vanishing is None or thresholds.minority < 2:
+        return None
+    if problem.class_weights is not None or problem.energy is None:
+        return None
+    if thresholds.ratio > _LARGEST_RATIO_OF_A_PAGE:
+        return None
+    stands = (
+        f"R = {thresholds.ratio:.4g} at the product {problem.energy.product:.4g} of the "
+        f"energies, {_region(thresholds)}"
+    )
+    return Picture(
+        name="phase diagram",
+        title="Where the problem stands",
+        caption="The mean cosine between minority classifiers for the same numbers of "
+        f"classes. The circle is this problem: {stands}.",
+        alt="Cosine between minority classifiers over imbalance and the product of the "
+        f"energies, with the curves R0 and R1. A circle marks {stands}.",
+        draw=lambda: phase_figure(problem),
+    )
+
+
+def _region(thresholds: Thresholds) -> str:
+    """Say between which curves a problem stands."""
+    assert thresholds.vanishing is not None  # features are free
+    if thresholds.log_ratio >= math.log(thresholds.vanishing):
+        return "beyond R1, where the minority is zero"
+    if thresholds.log_ratio >= thresholds.log_collapse:
+        return "beyond R0, where the minority is merged"
+    return "before R0, where minority classes merge"
 
 
 @style()

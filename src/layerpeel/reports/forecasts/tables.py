@@ -112,9 +112,13 @@ def _alone(group: GroupForecast, cosine: float) -> float | None:
 
 
 def _state_text(group: GroupForecast) -> str:
-    if group.collapsed in (0, len(group.classes)):
-        return group.state.value
-    return f"{group.collapsed} of {len(group.classes)} collapsed"
+    """Return the state, and of how many classes where it is not that of all."""
+    size = len(group.classes)
+    if 0 < group.collapsed < size:
+        return f"{group.collapsed} of {size} collapsed"
+    if 0 < group.drawn_together < size and not group.collapsed:
+        return f"{group.drawn_together} of {size} {group.state.value}"
+    return group.state.value
 
 
 def _loss_text(problem: PeeledProblem) -> str:

@@ -40,7 +40,7 @@ def test_the_output_is_the_forecast_of_the_api(run, said, monkeypatch):
 def test_a_person_reads_what_happens_and_what_to_do(run):
     code, out, err = run(*PLAIN)
     assert (code, err) == (0, "")
-    for words in ("share one classifier", "12.19", "CERTIFIED", "Draw every minority"):
+    for words in ("share one classifier", "12.19", "CERTIFIED", "Draw every sample"):
         assert words in out
 
 
@@ -103,7 +103,7 @@ def test_bad_usage_is_told_in_one_message(run, tmp_path, arguments, message):
 
 def documented():
     """The commands of the guide, without their comments."""
-    page = Path(__file__).parents[2] / "docs" / "guide" / "predict.md"
+    page = Path(__file__).parents[3] / "docs" / "guide" / "predict.md"
     lines = page.read_text("utf-8").split("\n")
     commands = [line for line in lines if line.startswith("layerpeel predict ")]
     return [shlex.split(command, comments=True)[2:] for command in commands]

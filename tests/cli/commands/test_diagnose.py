@@ -1,10 +1,6 @@
-import inspect
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,186 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 import layerpeel
-from layerpeel import cli
-from layerpeel.cli import commands
-from layerpeel.cli.sources import load_data, load_features, load_model
-from layerpeel.reports.checks import CHECKS
-from layerpeel.reports.table import Table
-from layerpeel.studies import minority_collapse
-
-MODULE = '''
-import torch
-from torch import nn
-
-
-def images(count, seed):
-    """Noisy unit vectors of four classes, the last two of them rare."""
-    labels = torch.arange(4).repeat_interleave(torch.tensor([count, count, 3, 3]))
-    noise = torch.randn(len(labels), 6, generator=torch.Generator().manual_seed(seed))
-    return torch.eye(4, 6)[labels] + 0.1 * noise, labels
-
-
-def make():
-    """A network that tells the classes apart, with weights written down."""
-    model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 4))
-    for index, height in [(0, 5), (3, 4)]:
-        model[index].weight.data = 4 * torch.eye(height, model[index].in_features)
-        model[index].bias.data.zero_()
-    return model
-
-
-def drawn():
-    model = make()
-    model[3].weight.data += 0.1 * torch.randn(4, 5)
-    return model
-
-
-def loader():
-    return [images(20, 0), images(10, 1)]
-
-
-def held_out():
-    return [images(5, 2)]
-
-
-def stumbling():
-    yield images(20, 0)
-    raise ZeroDivisionError("bad sample 20")
-
-
-def interrupted():
-    raise KeyboardInterrupt
-
-
-def needs(width):
-    return nn.Linear(width, 4)
-
-
-def warns():
-    import warnings
-    warnings.warn("an old format")
-    return make()
-'''
-
-
-@pytest.fixture(autouse=True)
-def same_path(monkeypatch):
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-
-
-@pytest.fixture
-def user(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("small_net.py").write_text(MODULE)
-    return "small_net.py"
-
-
-@pytest.fixture
-def run(capfd):
-    """Run the command as typed, and return its exit code, stdout and stderr."""
-
-    def typed(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return exit_info.value.code, out, err
-
-    return typed
-
-
-def save_features(path, minority_spread=1.0, **more):
-    """Features at the corners of a simplex; a small spread lets two classes collapse."""
-    weight = np.eye(4) - 0.25
-    weight[2:] = weight[2:].mean(0) + minority_spread * (
-        weight[2:] - weight[2:].mean(0)
-    )
-    labels = np.repeat(np.arange(4), [50, 50, 5, 5])
-    np.savez(path, features=4 * weight[labels], labels=labels, weight=weight, **more)
-    return path
-
-
-@pytest.fixture(scope="module")
-def features(tmp_path_factory):
-    """A file of features, and the report that the API makes of it."""
-    path = save_features(tmp_path_factory.mktemp("features") / "f.npz")
-    source = load_features(str(path))
-    report = layerpeel.diagnose_features(
-        source.features, source.labels, weight=source.weight
-    )
-    return path, report
-
-
-@pytest.fixture
-def seen(monkeypatch, features):
-    """Record what the API is called with, and answer with a report made before."""
-    calls = {}
-
-    def record(name):
-        signature = inspect.signature(getattr(layerpeel, name))
-
-        def recorded(*args, **kwargs):
-            calls[name] = signature.bind(*args, **kwargs).arguments
-            return features[1]
-
-        monkeypatch.setattr(layerpeel, name, recorded)
-
-    record("diagnose")
-    record("diagnose_features")
-    return calls
-
-
-# The entry point
-
-
-def test_without_typer_the_install_line_is_told(monkeypatch, run):
-    monkeypatch.setitem(sys.modules, "typer", None)
-    code, out, err = run("--version")
-    assert (code, out) == (2, "")
-    assert "pip install 'layerpeel[cli]'" in err
-    assert len(err.splitlines()) == 1
-
-
-def test_version(run):
-    assert run("--version") == (0, f"layerpeel {layerpeel.__version__}\n", "")
-
-
-def test_help_names_every_command(run):
-    code, out, _ = run("--help")
-    assert code == 0
-    for name in ["demo", "diagnose", "doctor", "explain"]:
-        assert name in out
-        assert run(name, "--help")[0] == 0
-
-
-@pytest.mark.parametrize(
-    "typed", [[], ["diagnos"], ["diagnose", "--colour"], ["explain"], ["-x"]], ids=str
-)
-def test_bad_usage_exits_with_2_and_says_how(run, typed):
-    code, out, err = run(*typed)
-    assert code == 2
-    assert "Usage: layerpeel" in out + err
-
-
-def test_command_works_as_a_program_of_its_own(tmp_path):
-    (tmp_path / "small_net.py").write_text(MODULE)
-    source = Path(layerpeel.__file__).parents[1]
-    done = subprocess.run(
-        [
-            *[sys.executable, "-m", "layerpeel.cli", "diagnose"],
-            *["small_net:warns", "--data", "small_net:loader", "--fail-on", "note"],
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(source)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "Findings" in done.stdout
-    # The warning in one line, and no progress: stderr is no terminal.
-    assert done.stderr == "Warning: an old format\n"
-
+from layerpeel.cli import inputs
+from layerpeel.cli.sources import load_data, load_model
+from layerpeel.measurement.files import save_measurement
+from tests.cli.conftest import save_features
 
 # diagnose: what goes in
 
@@ -425,8 +245,8 @@ WEIGHTS = [*MODEL, "--weights", "w.pt"]
 FEATURES = ["--features", "f.npz"]
 
 EARLY = [
-    ([], "got neither"),
-    ([*MODEL, *FEATURES], "got both"),
+    ([], "got nothing"),
+    ([*MODEL, *FEATURES], "got MODEL and --features"),
     (["small_net.py:make"], "MODEL needs --data"),
     ([*FEATURES, "--data", "d.npz"], "does not go with --data"),
     ([*FEATURES, "--eval-data", "d.npz", "--head", "fc"], "with --eval-data, --head"),
@@ -454,8 +274,8 @@ def test_bad_usage_is_refused_before_any_work(
     def work(*_):
         raise AssertionError("nothing may be loaded yet")
 
-    monkeypatch.setattr(commands, "load_model", work)
-    monkeypatch.setattr(commands, "load_features", work)
+    monkeypatch.setattr(inputs, "load_model", work)
+    monkeypatch.setattr(inputs, "load_features", work)
     code, out, err = run("diagnose", *arguments)
     assert (code, out) == (2, "")
     assert message in " ".join(err.replace("│", " ").split())
@@ -538,92 +358,46 @@ def test_failed_report_leaves_the_old_one(user, run):
     assert Path("r.html").read_text() == "old"
 
 
-# doctor and explain
-
-
-def test_doctor_shows_what_the_json_holds(run):
-    code, out, err = run("doctor", "--json")
-    assert (code, err) == (0, "")
-    content = json.loads(out)
-    assert content["versions"]["torch"] == torch.__version__
-    assert content["threads"] == torch.get_num_threads()
-    code, out, err = run("doctor")
-    assert (code, err) == (0, "")
-    for name, version in content["versions"].items():
-        assert any(name in line and version in line for line in out.splitlines())
-
-
-@pytest.mark.parametrize("code", [check.code for check in CHECKS])
-def test_every_code_is_explained(run, code):
-    (check,) = [check for check in CHECKS if check.code == code]
-    status, out, err = run("explain", code)
-    assert (status, err) == (0, "")
-    assert check.title in out
-    assert check.explanation in out
-
-
-def test_unknown_code_lists_the_known(run):
-    code, out, err = run("explain", "LP999")
-    assert (code, out) == (2, "")
-    assert all(check.code in err for check in CHECKS)
-
-
-# demo
+# diagnose: statistics measured before
 
 
 @pytest.fixture
-def study(monkeypatch):
-    """A study that only takes down what it was asked."""
-    calls = []
-
-    def fake(out, **options):
-        calls.append({"out": out, **options})
-        return SimpleNamespace(
-            report_path=out / "report.html",
-            table=Table("Side by side", ("metric", "value"), [("recall", 0.5)]),
-        )
-
-    monkeypatch.setattr(minority_collapse, "run", fake)
-    return calls
+def stats(features, tmp_path):
+    """A file of statistics, and the report that the API makes of the same features."""
+    path = tmp_path / "stats.safetensors"
+    save_measurement(features[1].measurement, path)
+    return path
 
 
-def test_demo_makes_its_directory_and_says_where_the_report_is(
-    run, study, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    code, out, err = run("demo")
-    assert (code, err) == (0, "")
-    assert "Side by side" in out
-    assert out.endswith("Report: layerpeel-demo/report.html\n")
-    assert Path("layerpeel-demo").is_dir()
-    assert run("demo", "--out", "a/b", "--seed", 3, "--quiet") == (0, "", "")
-    assert [call.pop("progress") for call in study] == [None, False]
-    assert study == [
-        {"out": Path("layerpeel-demo"), "seed": 0},
-        {"out": Path("a/b"), "seed": 3},
-    ]
+def test_statistics_give_the_report_of_their_features(run, features, stats):
+    report = features[1].to_json()
+    assert run("diagnose", "--stats", stats, "--json") == (0, report + "\n", "")
 
 
-def test_demo_is_refused_before_any_work(run, study, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    for out in ["file", "file/below"]:
-        code, printed, err = run("demo", "--out", tmp_path / out)
-        assert (code, printed) == (2, "")
-        assert "cannot be made" in err
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    code, _, err = run("demo", "--out", tmp_path / "new")
-    assert code == 2
-    assert "pip install 'layerpeel[report]'" in err
-    assert not (tmp_path / "new").exists()
-    assert study == []
+def test_statistics_of_light_mode_are_diagnosed_too(run, tmp_path):
+    path = save_features(tmp_path / "f.npz")
+    stats = tmp_path / "stats.safetensors"
+    assert run("measure", "--features", path, "--light", "-o", stats)[0] == 0
+    code, out, _ = run("diagnose", "--stats", stats)
+    assert code == 0
+    assert "Findings" in out
 
 
-def test_demo_runs_from_data_to_report(run, tmp_path):
-    code, out, err = run("demo", "--out", tmp_path / "demo")
-    assert (code, err) == (0, "")
-    assert "minority recall" in out
-    report = tmp_path / "demo" / "report.html"
-    assert out.endswith(f"Report: {report}\n")
-    assert (
-        report.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
-    )
+def test_statistics_go_with_no_other_source(run, stats):
+    for typed, message in [
+        (["--features", "f.npz"], "got --features and --stats"),
+        (["--data", "d.npz"], "--stats needs no model and does not go with --data"),
+        (["--minority", "1,2"], "--stats does not go with --minority"),
+        (["--class-names", "a,b"], "the file says what the classes are"),
+    ]:
+        code, out, err = run("diagnose", "--stats", stats, *typed)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+def test_bad_statistics_are_told_in_one_message(run, stats):
+    stats.write_bytes(stats.read_bytes()[:-9])
+    code, out, err = run("diagnose", "--stats", stats)
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: ")
+    assert "is damaged" in err

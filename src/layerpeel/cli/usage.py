@@ -1,0 +1,100 @@
+"""What is refused before any work: options that do not fit, files not to be written."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from layerpeel._files import check_writable
+from layerpeel.cli.environment import install_line
+from layerpeel.measurement.files.container import check_suffix
+from layerpeel.reports.document import SUFFIXES
+
+PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
+
+
+def check_source(given: Mapping[str, object], of_model: Mapping[str, object]) -> None:
+    """Check that there is one source of a measurement, with the options it takes.
+
+    Args:
+        given: What was typed for each source, by its name; ``None`` for nothing. The
+            first is MODEL.
+        of_model: The options that go with MODEL alone; the first is its data.
+
+    Raises:
+        ValueError: If there is none, more than one, or an option too many or too few.
+    """
+    typed = [name for name, value in given.items() if value is not None]
+    if len(typed) != 1:
+        first, *others = given
+        listed = f"{first} with --data, or {', or '.join(others)}"
+        got = " and ".join(typed) or "nothing"
+        raise ValueError(f"Give either {listed}; got {got}.")
+    (source,) = typed
+    options = [f"--{k.replace('_', '-')}" for k, v in of_model.items() if v is not None]
+    if source == "MODEL" and of_model["data"] is None:
+        raise ValueError("MODEL needs --data: the data that it was trained on.")
+    if source != "MODEL" and options:
+        raise ValueError(
+            f"{source} needs no model and does not go with {', '.join(options)}. Leave "
+            "one out."
+        )
+
+
+def check_report(out: Path | None) -> None:
+    """Check that a report can be written.
+
+    Raises:
+        ValueError: If the suffix is no report's.
+        ImportError: If what writes it is not installed.
+        OSError: If the file cannot be written.
+    """
+    if out is None:
+        return
+    if out.suffix not in SUFFIXES:
+        raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}; got '{out}'.")
+    if out.suffix == ".html":
+        check_installed("jinja2", "report")
+    check_writable(out)
+
+
+def check_statistics(out: Path | None) -> None:
+    """Check that statistics can be written.
+
+    Raises:
+        FileError: If the suffix is another one.
+        OSError: If the file cannot be written.
+    """
+    if out is not None:
+        check_suffix(out)
+        check_writable(out)
+
+
+def check_picture(path: Path | None) -> None:
+    """Check that a picture can be written.
+
+    Raises:
+        ValueError: If the suffix is no picture's.
+        OSError: If the file cannot be written.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise ValueError(
+            f"--phase-diagram must end in {', '.join(PICTURE_SUFFIXES)}; got '{path}'."
+        )
+    check_writable(path)
+
+
+def check_installed(module: str, extra: str) -> None:
+    """Check that an optional part is installed.
+
+    Raises:
+        ImportError: If it is not; the message has the line that installs it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(
+            f"A report in HTML needs `{module}`, which is not installed. "
+            f"Run `{install_line(extra)}`."
+        )

@@ -1,0 +1,1 @@
+"""What every layer does to the data: hooks, and a profile over depth."""
