@@ -27,10 +27,14 @@ python_use_unqualified_type_names = True
 # Other projects' objects, the shapes in annotations, and errors that docstrings name
 # without their module.
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|jaxtyping|collections|numpy|pandas|matplotlib|pathlib|os)\b.*"),
-    ("py:class", r"'.*'|Tensor|K|m|n|d|p|r|_"),
+    ("py:.*", r"(torch|torchmetrics|jaxtyping|collections)\b.*"),
+    ("py:.*", r"(numpy|pandas|matplotlib|pathlib|os)\b.*"),
+    (
+        "py:class",
+        r"'.*'|Tensor|Int64|nn\.\w+|Trainer|Layers|OfMeasurement|K|m|n|d|p|r|_",
+    ),
     ("py:exc", r"\w+(Error|Warning)"),
-    ("py:class", r"layerpeel\.(reports|measurement|program)\.\w+\.\w+"),
+    ("py:class", r"layerpeel\.(reports|measurement|program)\.\w+(\.\w+)?\.\w+"),
 ]
 
 html_theme = "furo"

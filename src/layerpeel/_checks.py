@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import torch
 from torch import Tensor
+
+from layerpeel._warnings import UndefinedWarning as UndefinedWarning
+from layerpeel._warnings import undefined as undefined
 
 
 class LayerpeelError(Exception):
@@ -65,10 +67,6 @@ class RankError(LayerpeelError, RuntimeError):
 
 class LayerError(LayerpeelError, ValueError):
     """A layer does not exist, is not called once per batch, or gives no features."""
-
-
-class UndefinedWarning(UserWarning):
-    """A quantity is undefined and reported as NaN; the message names the cause."""
 
 
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
@@ -161,13 +159,3 @@ def class_indices(labels: Tensor, num_classes: int | None = None) -> Tensor:
             f"{listed(sorted(set(outside.tolist())))}."
         )
     return indices
-
-
-def undefined(cause: str) -> float:
-    """Warn that a quantity is undefined, and return NaN for it.
-
-    Args:
-        cause: The sentence that says what is undefined and why.
-    """
-    warnings.warn(cause, UndefinedWarning, stacklevel=3)
-    return math.nan

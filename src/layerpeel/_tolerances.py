@@ -96,3 +96,23 @@ def covariance_rank_tolerance(width: int, eps: float) -> float:
 # A neuron whose deviation is below this many units in the last place of its mean is
 # constant: its mean is known to a few of them, and merging means adds a few more.
 CONSTANT_ULPS = 64.0
+
+# Class means within this many units in the last place of their size coincide: sums and
+# merges in another order move a mean by a few, and centring adds a few more.
+COINCIDENT_ULPS = 64.0
+
+# Lengths between these have squares and sums of squares that are float64 numbers with all
+# their digits, and so have variances far below them.
+LEAST_SQUARED = 1e-140
+MOST_SQUARED = 1e140
+
+
+def rounding_noise(size: float, eps: float) -> float:
+    """Return the largest singular value that rounding of features leaves of a zero.
+
+    Of features over the root of their number, whose root mean square length is ``size``.
+    Each entry is rounded by at most half an ``eps`` of itself, so that all rounding
+    together has at most half an ``eps`` of that length, whatever its direction; the other
+    half is for sums inside of a layer.
+    """
+    return size * eps

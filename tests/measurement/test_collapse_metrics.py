@@ -157,3 +157,42 @@ def test_light_mode_has_all_but_the_ratio():
 def test_unknown_choices_are_listed(call, match):
     with pytest.raises(ValueError, match=match):
         call(imbalanced())
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-170])
+def test_features_of_extreme_scale(scale):
+    h, y, W, _ = blobs(classes=4, width=6, shift=1.0)
+    m, scaled = (
+        measure_features(x.double(), y, weight=W) for x in (h, scale * h.double())
+    )
+    for value in (
+        lambda m: m.nc3(),
+        lambda m: m.nc3(normalisation="rows"),
+        lambda m: m.nc3_product(),
+        lambda m: m.nc2_means().gram,
+        lambda m: m.orthogonal_distance("class_means"),
+    ):
+        assert value(scaled) == pytest.approx(value(m), rel=1e-9)
+    for undefined in (scaled.nc1, scaled.nc1_quotient, scaled.cdnv):
+        with pytest.warns(UndefinedWarning, match="undefined"):
+            assert math.isnan(undefined())
+
+
+def test_outside_means_are_arrays_or_tensors():
+    m = imbalanced()
+    mean = np.arange(6.0)
+    expected = m.nc5(torch.from_numpy(mean))
+    assert m.nc5(mean) == m.nc5(mean.astype(np.float32)) == expected
+    assert m.nc5(mean.tolist()) == expected
+    with pytest.raises(ShapeError, match=r"must have shape \(6,\)"):
+        m.nc5(np.zeros(5))
+
+
+def test_products_take_conventions():
+    m = imbalanced()
+    W, c = m.weight, m.weight - m.weight.mean(0)
+    raw, about = (centred_means(m.moments, centring) for centring in ("none", "class"))
+    assert m.nc3_product("simplex", "none") == nc3_product(c, raw)
+    assert m.nc3_product(centred=False, centring="class") == nc3_product(W, about)
+    found = m.nc3_product("orthogonal", "class", centred=True)
+    assert found == nc3_product(c, about, "orthogonal")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import layerpeel.measurement
 from layerpeel._checks import MergeError
+from layerpeel.measurement.clones import GaussianCurve
 from layerpeel.measurement.layers.layer_statistics import LayerStatistics
 from layerpeel.measurement.layers.observer import LayerObserver
 from layerpeel.measurement.layers.profile import LayerProfile
@@ -77,6 +78,13 @@ def profile(part, K):
     return observer.value()
 
 
+def curve(part, K):
+    width = part.h.shape[1]
+    weight = torch.randn(K, width, generator=torch.Generator().manual_seed(9)).double()
+    sizes = range(1, width)
+    return GaussianCurve.of(part.h - 101, part.y, weight, None, sizes, points=8)
+
+
 # How to build values of some data, and of none, by class and kind.
 MAKERS = {
     (ClassMoments, ""): (
@@ -133,6 +141,10 @@ MAKERS = {
     (Covariance, ""): (
         each(lambda p, K: Covariance.of(p.h)),
         lambda K, d: Covariance.empty(d),
+    ),
+    (GaussianCurve, ""): (
+        each(curve),
+        lambda K, d: GaussianCurve.empty(range(1, d)),
     ),
     (LayerProfile, ""): (each(profile), lambda K, d: LayerProfile.empty()),
     (LayerStatistics, ""): (

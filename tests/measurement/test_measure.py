@@ -239,3 +239,36 @@ def test_features_beyond_float16_are_counted():
     batches = [(torch.full((4, 5), 4.0).half(), torch.arange(4))]
     with pytest.raises(NonFiniteError, match=r"features must be finite.*65504"):
         measure(model, batches)
+
+
+def test_what_is_no_loader_is_refused():
+    with pytest.raises(TypeError):
+        measure(nn.Linear(3, 2), None)
+
+
+def test_light_mode_keeps_no_covariance_of_layers():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    batch = (torch.randn(8, 3), torch.arange(8) % 2)
+    full = measure(model, [batch], layers="all").profile
+    light = measure(model, [batch], layers="all", light=True).profile
+    assert all(layer.covariance is not None for layer in full.layers)
+    assert all(layer.covariance is None for layer in light.layers)
+    assert torch.equal(full.cdnv(), light.cdnv())
+
+
+@pytest.mark.parametrize("layers", [None, "all"])
+def test_a_loader_may_fill_one_buffer_over_and_over(layers):
+    batches = LINEAR.data(batch=6)
+    inputs, labels = (torch.empty_like(part) for part in batches[0])
+
+    class Reused:
+        def __iter__(self):
+            for x, y in batches:
+                yield inputs.copy_(x), labels.copy_(y)
+
+    model = nn.Sequential(nn.Identity(), LINEAR())
+    found = measure(model, Reused(), layers=layers, check_deterministic=False)
+    expected = measure(model, batches, layers=layers)
+    assert found.class_counts == expected.class_counts
+    assert len(set(found.class_counts)) == 1
+    assert found.to_dict() == expected.to_dict()

@@ -77,10 +77,12 @@ def test_the_minority_cosine_is_judged_by_its_way_to_one(closeness, severity):
 def test_a_vanished_minority_has_no_cosine_to_judge():
     frame = 3 * simplex_etf(6, 16)
     frame[3:] = frame[:3].mean(0)  # the mean row, which centring takes away
-    said = outcome("LP001", network(COLLAPSING, frame, 3 * simplex_etf(6, 16)))
+    with pytest.warns(UndefinedWarning, match="has vanished"):
+        said = outcome("LP001", network(COLLAPSING, frame, 3 * simplex_etf(6, 16)))
     assert isinstance(said, NotApplicable)
     assert "vanished" in said.reason
-    lost = outcome("LP003", network(COLLAPSING, frame, 3 * simplex_etf(6, 16)))
+    with pytest.warns(UndefinedWarning, match="has vanished"):
+        lost = outcome("LP003", network(COLLAPSING, frame, 3 * simplex_etf(6, 16)))
     assert isinstance(lost, Finding)
     assert lost.severity is Severity.PROBLEM
     assert "vanished" in lost.measured

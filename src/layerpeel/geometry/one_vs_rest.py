@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import torch
 from jaxtyping import Float64
@@ -10,8 +12,11 @@ from torch import Tensor
 
 from layerpeel._checks import ShapeError
 
+# Whatever torch makes a tensor of; there is no common base class.
+AnyArray: TypeAlias = Any
 
-def one_vs_rest_distances(vectors: Float64[Tensor, "_ _"]) -> Float64[Tensor, " K"]:
+
+def one_vs_rest_distances(vectors: AnyArray) -> Float64[Tensor, " K"]:
     r"""Return the distance of each vector to the convex hull of the others.
 
     .. math::
@@ -27,26 +32,30 @@ def one_vs_rest_distances(vectors: Float64[Tensor, "_ _"]) -> Float64[Tensor, " 
         | https://arxiv.org/abs/2310.05351
 
     Args:
-        vectors: One vector per row, with shape :math:`(K, p)`.
+        vectors: One vector per row, with shape :math:`(K, p)`: a tensor on any device
+            and with or without gradient, a NumPy array, or lists.
 
     Returns:
         The distances, with shape :math:`(K,)`.
 
     Raises:
         ShapeError: If there are fewer than two vectors.
-        ValueError: If a number is not finite.
+        ValueError: If a number is not finite or not real.
 
     Example:
         >>> from layerpeel import simplex_etf
         >>> one_vs_rest_distances(simplex_etf(4)).round(decimals=6).tolist()
         [1.333333, 1.333333, 1.333333, 1.333333]
     """
-    if vectors.ndim != 2 or len(vectors) < 2:
+    given = torch.as_tensor(vectors).detach()
+    if given.ndim != 2 or len(given) < 2:
         raise ShapeError(
             "`vectors` must have shape (K, p) with at least two rows; got "
-            f"{tuple(vectors.shape)}."
+            f"{tuple(given.shape)}."
         )
-    rows = vectors.numpy()
+    if given.is_complex():
+        raise ValueError(f"`vectors` must be real; got {given.dtype}.")
+    rows = given.to("cpu", torch.float64).numpy()
     if not np.isfinite(rows).all():
         raise ValueError("`vectors` must be finite; got NaN or infinity.")
     if rows.shape[1] > len(rows):

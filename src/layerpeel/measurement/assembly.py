@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import torch
 
-from layerpeel._checks import BatchError, UndefinedWarning, listed, one_of
+from layerpeel._checks import BatchError, listed, one_of
+from layerpeel._warnings import warn
 from layerpeel.measurement.distributed.reducer import AbstractReducer, LocalReducer
 from layerpeel.measurement.measurement import Measurement
 from layerpeel.measurement.sources.finite import FiniteGuard
@@ -215,12 +215,12 @@ def warn_of_undefined(moments: ClassMoments, class_names: Sequence[str]) -> None
     counts = [int(n) for n in moments.count]
     absent = [class_names[k] for k, n in enumerate(counts) if not n]
     if absent:
-        _warn(
+        warn(
             f"{len(absent)} of {len(counts)} classes have no samples, and what needs "
             f"their features is undefined (NaN): {listed(absent)}."
         )
     if max(counts) == 1:
-        _warn(
+        warn(
             "Every class has one sample: variability within classes is undefined, and "
             "NC1 = 0 and NC4 say nothing about the network."
         )
@@ -238,8 +238,3 @@ def _finite(rows: Iterable[Rows], class_names: Sequence[str]) -> Iterator[Rows]:
             yield Rows(*(values[~bad] for values in part))
     for guard in guards:
         guard.check(class_names)
-
-
-def _warn(message: str) -> None:
-    # Four frames up is the caller of `measure`.
-    warnings.warn(message, UndefinedWarning, stacklevel=5)

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
 from jaxtyping import Float64
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from layerpeel._checks import ShapeError, one_of, undefined
 from layerpeel.measurement.metrics.bias import bias_distance
 from layerpeel.measurement.metrics.cdnv import cdnv
 from layerpeel.measurement.metrics.margins import class_margins
-from layerpeel.measurement.metrics.nc1 import nc1, nc1_quotient
+from layerpeel.measurement.metrics.nc1 import nc1, nc1_quotient, within_variance
 from layerpeel.measurement.metrics.nc2 import (
     NC2,
     general_orthogonal_distance,
@@ -26,11 +29,15 @@ from layerpeel.measurement.metrics.nc2 import (
 )
 from layerpeel.measurement.metrics.nc3 import duality_cosines, nc3, nc3_product
 from layerpeel.measurement.metrics.nc5 import nc5
+from layerpeel.measurement.metrics.resolution import (
+    resolution,
+    resolved_means,
+    without_noise,
+)
 from layerpeel.measurement.observation import Observation
 from layerpeel.measurement.remembered import remembered
 from layerpeel.measurement.statistics.conventions import (
     POOLINGS,
-    centred_means,
     global_mean,
     row_centred,
 )
@@ -64,8 +71,8 @@ class CollapseMetrics(Observation):
                 deciding under imbalance.
 
         Returns:
-            The ratio, zero under full collapse; NaN with a warning in light mode, or if
-            what the pooling needs was not measured.
+            The ratio, zero under full collapse; NaN with a warning in light mode, if what
+            the pooling needs was not measured, or when the class means coincide.
 
         Raises:
             ValueError: If a choice is unknown.
@@ -75,7 +82,9 @@ class CollapseMetrics(Observation):
         if self.light:
             return undefined(_LIGHT_NC1)
         within = self._pooled() if pooling == "pooled" else self._class_averaged()
-        return undefined(_NO_CLASS_AVERAGE) if within is None else nc1(within, between)
+        if within is None:
+            return undefined(_NO_CLASS_AVERAGE)
+        return nc1(within, between, resolution=resolution(self.moments))
 
     def nc1_quotient(self, centring: str = "sample", pooling: str = "pooled") -> float:
         r"""Return :math:`\mathrm{tr}\, S_W / \mathrm{tr}\, S_B`.
@@ -85,21 +94,24 @@ class CollapseMetrics(Observation):
             pooling: As for :meth:`nc1`.
 
         Returns:
-            The quotient of total variances.
+            The quotient of total variances; NaN with a warning when the class means
+            coincide.
 
         Raises:
             ValueError: If a choice is unknown.
         """
-        one_of("pooling", pooling, POOLINGS)
-        moments = self.moments
-        pooled = moments.trace.sum() / moments.count.sum()
-        within = pooled if pooling == "pooled" else moments.class_variances.nanmean()
-        return nc1_quotient(float(within), self._between(centring))
+        within = within_variance(self.moments, pooling)
+        return nc1_quotient(within, self._between(centring))
 
     @remembered
     def cdnv(self) -> float:
-        """Return the class-distance normalised variance, averaged over pairs."""
-        return cdnv(self.moments.class_means, self.moments.class_variances)
+        """Return the class-distance normalised variance, averaged over pairs.
+
+        NaN with a warning when two class means coincide up to rounding.
+        """
+        moments = self.moments
+        means, variances = moments.class_means, moments.class_variances
+        return cdnv(means, variances, resolution=resolution(moments))
 
     def nc2_classifiers(self, *, centred: bool = True, correction: int = 0) -> NC2:
         """Return how far the classifiers are from a simplex ETF.
@@ -120,7 +132,7 @@ class CollapseMetrics(Observation):
         Raises:
             ValueError: If the choice is unknown.
         """
-        return nc2(centred_means(self.moments, centring), correction)
+        return nc2(self._means(centring), correction)
 
     def orthogonal_distance(
         self, of: str = "classifiers", centring: str = "none", *, centred: bool = False
@@ -161,7 +173,7 @@ class CollapseMetrics(Observation):
     ) -> float:
         r"""Return :math:`\| W/\|W\|_F - M/\|M\|_F \|_F`, or the same by rows.
 
-        See :func:`layerpeel.measurement.metrics.nc3.nc3`.
+        See :func:`layerpeel.measurement.nc3`.
 
         Args:
             centring: A key of ``CENTRINGS``, for the class means. About the mean by
@@ -172,7 +184,7 @@ class CollapseMetrics(Observation):
         Raises:
             ValueError: If a choice is unknown.
         """
-        means = centred_means(self.moments, centring)
+        means = self._means(centring)
         return nc3(self._classifiers(centred), means, normalisation)
 
     def duality_cosines(
@@ -180,21 +192,36 @@ class CollapseMetrics(Observation):
     ) -> Float64[Tensor, " K"]:
         """Return the cosine of each class's classifier and mean, one under NC3.
 
-        NaN for classes without samples, and where a vector vanished.
+        NaN, without a warning, for classes without samples, and where a vector vanished.
         """
-        means = centred_means(self.moments, centring)
+        means = self._means(centring)
         return duality_cosines(self._classifiers(centred), means)
 
-    def nc3_product(self, frame: str = "simplex") -> float:
+    def nc3_product(
+        self,
+        frame: str = "simplex",
+        centring: str | None = None,
+        *,
+        centred: bool | None = None,
+    ) -> float:
         """Return the distance of the class means' logits to those of a frame.
 
         Args:
-            frame: A key of ``FRAMES``. Classifiers and class means are centred for the
-                simplex, and as they are for the orthogonal frame (Dang et al. 2023).
+            frame: A key of ``FRAMES``.
+            centring: A key of ``CENTRINGS``, for the class means. By default what the
+                frame needs: ``"sample"`` for the simplex, and ``"none"`` for the
+                orthogonal frame (Dang et al. 2023).
+            centred: Whether to subtract the mean row of the classifiers; by default for
+                the simplex.
+
+        Raises:
+            ValueError: If a choice is unknown.
         """
         simplex = frame == "simplex"
-        means = centred_means(self.moments, "sample" if simplex else "none")
-        return nc3_product(self._classifiers(simplex), means, frame)
+        if centring is None:
+            centring = "sample" if simplex else "none"
+        rows = self._classifiers(simplex if centred is None else centred)
+        return nc3_product(rows, self._means(centring), frame)
 
     def nc4(self) -> float:
         """Return the share of samples decided like the nearest class mean.
@@ -207,32 +234,35 @@ class CollapseMetrics(Observation):
         return self.nearest_mean.agreement
 
     def nc5(
-        self, outside: ClassMoments | Float64[Tensor, " _"], centring: str = "sample"
+        self,
+        outside: ClassMoments | Float64[Tensor, " _"] | ArrayLike,
+        centring: str = "sample",
     ) -> float:
         """Return the mean absolute cosine of outside data with the class means.
 
         Zero under NC5 (Ammar et al. 2023). See
-        :func:`layerpeel.measurement.metrics.nc5.nc5`.
+        :func:`layerpeel.measurement.nc5`.
 
         Args:
             outside: Moments of features of out-of-distribution data in the same layer,
-                or their mean, with shape :math:`(d,)`.
+                or their mean, a tensor or an array with shape :math:`(d,)`.
             centring: A key of ``CENTRINGS``: the point about which both are taken. The
                 global mean by default, so that moving all features changes nothing;
-                ``"none"`` is the convention of the authors' code.
+                ``"none"`` is uncentred.
 
         Raises:
             ShapeError: If the width is another one.
         """
-        mean = global_mean(outside) if isinstance(outside, ClassMoments) else outside
+        mean = _mean(outside)
         if mean.shape != (self.width,):
             raise ShapeError(
                 f"The mean of the outside data must have shape ({self.width},), the "
                 f"features of this layer; got {tuple(mean.shape)}."
             )
         centre = global_mean(self.moments, centring)
-        means = centred_means(self.moments, centring)
-        return nc5(means, mean.to(centre) - centre)
+        about = (mean.to(centre) - centre)[None]
+        noise = resolution(self.moments)
+        return nc5(self._means(centring), without_noise(about, noise)[0])
 
     def bias_distance(
         self, centring: str = "sample", *, centred: bool = False
@@ -258,7 +288,7 @@ class CollapseMetrics(Observation):
                 classifiers and centred means. Logits and boundaries need neither.
         """
         cosine = unit == "cosine"
-        means = centred_means(self.moments, centring if cosine else "none")
+        means = self._means(centring if cosine else "none")
         return class_margins(self._classifiers(cosine), self.bias, means, unit)
 
     # Class vectors
@@ -276,10 +306,14 @@ class CollapseMetrics(Observation):
         Raises:
             ValueError: If a choice is unknown.
         """
-        means = centred_means(self.moments, centring)
+        means = self._means(centring)
         if one_of("of", of, VECTORS) == "class_means":
             return means
         return self._classifiers(centred)
+
+    def _means(self, centring: str = "sample") -> Float64[Tensor, "K d"]:
+        """Return the centred class means; those that are rounding noise are zero."""
+        return resolved_means(self.moments, centring)
 
     def _classifiers(self, centred: bool) -> Float64[Tensor, "K d"]:
         return row_centred(self.weight) if centred else self.weight
@@ -294,9 +328,15 @@ class CollapseMetrics(Observation):
 
     def _between(self, centring: str) -> Float64[Tensor, "K d"]:
         # S_B of uncentred means is not a scatter between classes.
-        return centred_means(
-            self.moments, one_of("centring", centring, ("sample", "class"))
-        )
+        return self._means(one_of("centring", centring, ("sample", "class")))
+
+
+def _mean(outside: ClassMoments | Tensor | ArrayLike) -> Tensor:
+    if isinstance(outside, ClassMoments):
+        return global_mean(outside)
+    if isinstance(outside, Tensor):
+        return outside
+    return torch.from_numpy(np.array(outside, dtype=np.float64))
 
 
 _LIGHT_NC1 = (

@@ -17,16 +17,14 @@ from layerpeel.measurement.metrics.angles import (
     frame_geometry,
     principal_angles,
 )
-from layerpeel.measurement.metrics.block import MinorityBlock, vector_block
+from layerpeel.measurement.metrics.block import MinorityBlock, said, unsaid_block
 from layerpeel.measurement.metrics.energies import energies
 from layerpeel.measurement.metrics.kernels import KernelEnergy, kernel_energy
 from layerpeel.measurement.metrics.one_vs_rest import one_vs_rest
 from layerpeel.measurement.metrics.rank import Ranks, ranks
+from layerpeel.measurement.metrics.resolution import resolution
 from layerpeel.measurement.remembered import remembered
-from layerpeel.measurement.statistics.conventions import (
-    centred_means,
-    seen,
-)
+from layerpeel.measurement.statistics.conventions import seen
 
 
 class LayerMetrics(CollapseMetrics):
@@ -47,7 +45,7 @@ class LayerMetrics(CollapseMetrics):
         """Return how evenly class directions are spread over the sphere.
 
         Class means about the global mean by default, as Wu & Papyan (2024) measure it.
-        See :func:`layerpeel.measurement.metrics.kernels.kernel_energy`.
+        See :func:`layerpeel.measurement.kernel_energy`.
         """
         return kernel_energy(
             self.vectors(of, centring, centred=centred),
@@ -63,7 +61,7 @@ class LayerMetrics(CollapseMetrics):
 
         Uncentred by default: on the sphere of Jiang et al. (2023) vectors are as they
         are. Costly for many classes: see
-        :func:`layerpeel.measurement.metrics.one_vs_rest.one_vs_rest`.
+        :func:`layerpeel.measurement.one_vs_rest`.
         """
         return one_vs_rest(self.vectors(of, centring, centred=centred))
 
@@ -74,7 +72,9 @@ class LayerMetrics(CollapseMetrics):
         """Return how many dimensions class vectors use, at most :math:`K - 1` centred."""
         rows = seen(self.vectors(of, centring, centred=centred))
         about = centred if of == "classifiers" else centring != "none"
-        return ranks(rows, most=len(rows) - 1 if about else None)
+        noise = resolution(self.moments) if of == "class_means" else 0.0
+        most = len(rows) - 1 if about else None
+        return ranks(rows, most=most, resolution=noise)
 
     # Geometry
 
@@ -94,9 +94,7 @@ class LayerMetrics(CollapseMetrics):
         Raises:
             ValueError: If the choice is unknown.
         """
-        return Geometry.of(
-            self._classifiers(centred), centred_means(self.moments, centring)
-        )
+        return Geometry.of(self._classifiers(centred), self._means(centring))
 
     def distance(
         self,
@@ -141,22 +139,30 @@ class LayerMetrics(CollapseMetrics):
         In radians, largest first; all zero under NC3. Classes without samples are left
         out of both.
         """
-        means = centred_means(self.moments, centring)
+        means = self._means(centring)
         rows = self._classifiers(centred)[~means.isnan().any(1)]
         # Vectors that were centred together span one dimension less than they are.
         of_rows = len(rows) - (centred and len(rows) == self.num_classes)
         of_means = len(rows) - (centring != "none")
         return principal_angles(rows, seen(means), most=(of_rows, of_means))
 
-    @cached_property
+    @property
     def classifier_block(self) -> MinorityBlock:
-        """Angles and lengths of the minority's row-centred classifiers."""
-        return vector_block(self._classifiers(True), self.groups)
+        """Angles and lengths of the minority's row-centred classifiers.
 
-    @cached_property
+        NaN where a group has too few classes and, with a warning, where a classifier
+        vanished.
+        """
+        return said(self._classifier_block, self.groups)
+
+    @property
     def feature_block(self) -> MinorityBlock:
-        """Angles and lengths of the minority's class means about the sample mean."""
-        return vector_block(centred_means(self.moments), self.groups)
+        """Angles and lengths of the minority's class means about the sample mean.
+
+        NaN as for :attr:`classifier_block`, and with a warning for classes without
+        samples.
+        """
+        return said(self._feature_block, self.groups)
 
     @property
     def minority_cosine(self) -> float:
@@ -164,12 +170,12 @@ class LayerMetrics(CollapseMetrics):
 
         NaN with a warning for fewer than two classes, or if a classifier vanished.
         """
-        return _cosine("minority", self.groups.minority, self.classifier_block.cosine)
+        return _cosine("minority", self.groups.minority, self._classifier_block.cosine)
 
     @property
     def majority_cosine(self) -> float:
         """Mean cosine between majority classifiers; NaN as for the minority."""
-        block = self.classifier_block
+        block = self._classifier_block
         return _cosine("majority", self.groups.majority, block.majority_cosine)
 
     def energy(self, convention: str = "sample_mean") -> tuple[float, float]:
@@ -182,6 +188,14 @@ class LayerMetrics(CollapseMetrics):
             ValueError: If the convention is unknown.
         """
         return energies(self.moments, self.weight, convention)
+
+    @cached_property
+    def _classifier_block(self) -> MinorityBlock:
+        return unsaid_block(self._classifiers(True), self.groups)
+
+    @cached_property
+    def _feature_block(self) -> MinorityBlock:
+        return unsaid_block(self._means(), self.groups)
 
     def _predicted(self, predicted: Geometry | str) -> Geometry:
         if isinstance(predicted, Geometry):

@@ -9,23 +9,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from layerpeel._checks import BatchError, at_least, one_of
+from layerpeel._checks import at_least, one_of
 from layerpeel.measurement.assembly import Look, assemble, checked_plan
 from layerpeel.measurement.distributed.reducer import (
     AbstractReducer,
     LocalReducer,
     reducer,
 )
-from layerpeel.measurement.files.digest import content_digest
 from layerpeel.measurement.layers.choice import Layers
 from layerpeel.measurement.layers.observer import MAPS, LayerObserver
 from layerpeel.measurement.measurement import Measurement
+from layerpeel.measurement.shared_data import SharedData, bare
 from layerpeel.measurement.sources.determinism import check_deterministic as probe
-from layerpeel.measurement.sources.extraction import Batches, ModelRows
+from layerpeel.measurement.sources.extraction import ModelRows
 from layerpeel.measurement.sources.forward import evaluating
-from layerpeel.measurement.sources.head import Head, find_head, linear_modules
 from layerpeel.measurement.sources.layer import Layer, checked_layer
 from layerpeel.measurement.sources.rows import DecisionCache
 
@@ -82,7 +80,7 @@ def measure(
             :math:`(B, T, d)` of these layers are: ``"pooled"`` for means over positions,
             or ``"flattened"``.
         light: Whether to leave out what takes :math:`d^2` or :math:`K^2` memory, for
-            very wide features or very many classes.
+            very wide features or very many classes: also the ranks of ``layers``.
         nc4: How to measure NC4: ``"second_pass"``; ``"one_pass"``, against the class
             means of the data seen so far, which is an approximation and needs neither
             a cache nor data that can be read twice; or ``"skip"``.
@@ -99,7 +97,7 @@ def measure(
         The measurement.
 
     Raises:
-        TypeError: If the model is no ``torch.nn.Module``.
+        TypeError: If the model is no ``torch.nn.Module``, or the loader not iterable.
         HeadError: If no linear layer gives the logits, the named one does not, or it
             has another number of outputs than there are classes.
         BatchError: If a batch has another form, there is none, or data that can be read
@@ -125,122 +123,65 @@ def measure(
     """
     at_least("cache_bytes", cache_bytes, 0)
     plan = checked_plan(light, nc4)
-    model = _bare(model)
+    model = bare(model)
     together = reducer() if distributed else LocalReducer()
-    if together.rank:
-        progress = False
+    data = SharedData(model, together, device, progress)
     with evaluating(model):
-        batches = _batches(model, loader, "loader", device, progress, together)
-        with together.errors():
-            found = (
-                None if batches.first is None else find_head(model, batches.first, head)
-            )
-        found = _common_head(model, found, together)
+        batches = data.batches(_iterable(loader, "loader"), "loader")
+        found = data.head(batches, head)
         with together.errors():
             layer = checked_layer(
                 found.path, found.weight, found.bias, num_classes, class_names, minority
             )
             if check_deterministic and batches.first is not None:
                 probe(model, batches.first, found)
-            observer = _observer(model, layer, layers, maps)
-        _check_common(layer, together)
+            observer = _observer(model, layer, layers, maps, light=light)
+        data.check_common(layer)
+        rows = partial(ModelRows, model, found, num_classes=len(layer.weight))
         held_out = None
         if eval_loader is not None:
-            held_out = ModelRows(
-                model,
-                found,
-                _batches(model, eval_loader, "eval_loader", device, progress, together),
-                len(layer.weight),
-            )
-        rows = ModelRows(model, found, batches, len(layer.weight))
-        look = Look(
-            partial(rows, observer),
-            rows,
-            DecisionCache(cache_bytes, refill=batches.repeatable),
-        )
+            held_out = rows(data.batches(eval_loader, "eval_loader"))
+        again = rows(batches)
+        cache = DecisionCache(cache_bytes, refill=batches.repeatable)
+        look = Look(partial(again, observer), again, cache)
         measurement = assemble(layer, look, held_out, plan, together)
-        if observer is None:
-            return measurement
-        with together.errors():
-            profile = observer.value()
-        return replace(measurement, profile=together.merge(profile).to("cpu"))
-
-
-def _bare(model: object) -> nn.Module:
-    """Return a model without the wrapper that makes processes wait for each other.
-
-    Raises:
-        TypeError: If it is no module, or its parameters are scattered over processes.
-    """
-    if isinstance(model, DistributedDataParallel):
-        # Its forward pass sends buffers around, which ranks without data do not make.
-        inner: nn.Module = model.module
-        return inner
-    # By name: importing the class costs more than most measurements.
-    if type(model).__name__ == "FullyShardedDataParallel":
-        raise TypeError(
-            "`model` must have its parameters on every rank; they are sharded (FSDP). "
-            "Gather the full state dict into a model of its own, and measure that."
-        )
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"`model` must be a torch.nn.Module; got {type(model).__name__}. For features "
-            "of another framework, call `measure_features`."
-        )
-    return model
-
-
-def _batches(
-    model: nn.Module,
-    loader: Iterable[Any],
-    name: str,
-    device: str | torch.device | None,
-    progress: bool | None,
-    together: AbstractReducer,
-) -> Batches:
-    """Return this process's share of the data; it may be empty if there are others."""
-    shared = together.data(loader)
-    with together.errors():
-        return Batches(
-            model, shared, name, device, progress, may_be_empty=together.size > 1
+        return (
+            measurement
+            if observer is None
+            else _profiled(measurement, observer, together)
         )
 
 
-def _common_head(
-    model: nn.Module, found: Head | None, together: AbstractReducer
-) -> Head:
-    """Return the head that all processes found; those without data take it over.
-
-    Raises:
-        BatchError: If no process has data.
-    """
-    path = together.common("head", None if found is None else found.path)
-    if path is None:
-        raise BatchError(
-            "`loader` must yield at least one sample on some rank; it yielded none."
-        )
-    return found or Head(path, linear_modules(model)[path])
-
-
-def _check_common(layer: Layer, together: AbstractReducer) -> None:
-    """Check that all processes measure the same last layer."""
-    tensors = {"weight": layer.weight}
-    if layer.bias is not None:
-        tensors["bias"] = layer.bias
-    together.common("last layer", content_digest({}, tensors))
-    together.common("class names", list(layer.class_names))
+def _iterable(loader: Iterable[Any], name: str) -> Iterable[Any]:
+    if isinstance(loader, Iterable) or hasattr(loader, "__getitem__"):
+        return loader
+    raise TypeError(
+        f"`{name}` must be iterable, such as a DataLoader or a list of batches; got a "
+        f"{type(loader).__name__}."
+    )
 
 
 def _observer(
-    model: nn.Module, layer: Layer, layers: Layers | None, maps: str
+    model: nn.Module, layer: Layer, layers: Layers | None, maps: str, *, light: bool
 ) -> LayerObserver | None:
     one_of("maps", maps, MAPS)
     if layers is None:
         return None
+    # Covariances are what takes most memory.
+    limit = {"covariance_limit": 0} if light else {}
     return LayerObserver(
         model,
         layers,
         num_classes=len(layer.weight),
         maps=maps,
         class_names=layer.class_names,
+        **limit,
     )
+
+
+def _profiled(
+    measurement: Measurement, observer: LayerObserver, together: AbstractReducer
+) -> Measurement:
+    with together.errors():
+        profile = observer.value()
+    return replace(measurement, profile=together.merge(profile).to("cpu"))

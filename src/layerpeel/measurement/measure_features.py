@@ -45,7 +45,7 @@ def measure_features(
     :math:`W h + b`. Features that no array holds come in chunks, from any iterable.
 
     A call measures the arrays it is given, also inside a distributed job; what several
-    processes have measured is merged by :func:`layerpeel.merge_measurements`.
+    processes have measured is merged by :func:`layerpeel.measurement.merge_measurements`.
 
     Args:
         features: Inputs of the last layer, with shape :math:`(n, d)`; or, without

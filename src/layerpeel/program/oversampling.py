@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import SupportsFloat, TypeVar
 
 from scipy.optimize import brentq
 
-from layerpeel._checks import UndefinedWarning, listed
+from layerpeel._checks import listed
 from layerpeel._tolerances import EPS, OVERSAMPLING_MARGIN
+from layerpeel._warnings import warn
 from layerpeel.geometry import split_classes
 from layerpeel.program.counts import CountGroup, checked_counts, count_groups
 from layerpeel.program.energy import Energy
@@ -280,11 +280,9 @@ def _by_class(groups: Sequence[CountGroup], values: tuple[T, T]) -> tuple[T, ...
 
 def _warn_of_vanished(cosine: float) -> None:
     if math.isnan(cosine):
-        warnings.warn(
+        warn(
             "The cosine between minority classifiers is undefined without "
-            "oversampling: they are predicted to be zero at this imbalance ratio.",
-            UndefinedWarning,
-            stacklevel=4,
+            "oversampling: they are predicted to be zero at this imbalance ratio."
         )
 
 

@@ -72,3 +72,28 @@ def test_bad_files_are_refused(run, files, tmp_path):
     code, _, err = run("merge", files[0], "-o", "all.npz")
     assert code == 2
     assert "ends in .safetensors" in err
+
+
+@pytest.mark.parametrize("name", ["itself", "another spelling", "link", "link in"])
+def test_no_part_is_overwritten(run, files, tmp_path, name):
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(files[1])
+    inputs = [files[0], link if name == "link in" else files[1], files[2]]
+    out = {
+        "itself": files[1],
+        "another spelling": tmp_path / ".." / tmp_path.name / files[1].name,
+        "link": link,
+        "link in": files[1],
+    }[name]
+    before = files[1].read_bytes()
+    code, printed, err = run("merge", *inputs, "-o", out)
+    assert (code, printed) == (2, "")
+    assert f"`{out}` is `{inputs[1]}`" in err
+    assert files[1].read_bytes() == before
+
+
+def test_another_file_may_be_overwritten(run, files, tmp_path):
+    out = tmp_path / "all.safetensors"
+    for _ in range(2):
+        assert run("merge", *files, "-o", out, "--quiet") == (0, "", "")
+    assert load_measurement(out).class_counts == measured().class_counts

@@ -11,6 +11,7 @@ from torch import Tensor
 from layerpeel._checks import FileError
 from layerpeel.measurement.files import load_statistic, save_statistic
 from layerpeel.measurement.files.container import Container
+from layerpeel.measurement.files.digest import content_digest
 from layerpeel.measurement.statistics.moments import ClassMoments
 from layerpeel.measurement.statistics.statistic import Statistic
 from tests.measurement.files.values import VALUES, assert_same_bits
@@ -240,3 +241,45 @@ def test_empty_moments_are_a_neutral_file(path):
     assert_same_bits(
         load_statistic(path).merge(VALUES["moments"]()), VALUES["moments"]()
     )
+
+
+IMPOSSIBLE = [
+    ("moments", {}, {"count": -torch.ones(4, dtype=torch.float64)}, "`count`.*got -1"),
+    ("confusion", {}, {"counts": -torch.eye(4).long()}, "`counts`.*got -1"),
+    ("nearest mean", {"against": "foo"}, {}, "`against` must be one of 'all data'"),
+    ("profile", {"maps": "foo"}, {}, "`maps` must be one of 'pooled'"),
+    (
+        "profile",
+        {},
+        {"layers.1.patterns.on": -torch.ones(5).long()},
+        r"`layers\.1\.patterns\.on` must hold whole numbers",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "tensors", "message"), IMPOSSIBLE)
+def test_what_cannot_be_measured_is_refused(name, settings, tensors, message, path):
+    save_statistic(VALUES[name](), path)
+    content = Container.read(path)
+    assert {*settings} <= {*content.settings}
+    assert {*tensors} <= {*content.tensors}
+    Container(
+        content.kind, content.settings | settings, content.tensors | tensors
+    ).write(path)
+    with pytest.raises(FileError, match=message) as caught:
+        load_statistic(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", ["nonsense", "[1]", "3", ""])
+def test_settings_that_are_no_mapping_are_refused(settings, path, moments):
+    metadata = {
+        "format": "layerpeel",
+        "version": "1",
+        "kind": "ClassMoments",
+        "settings": settings,
+    }
+    metadata["digest"] = content_digest(metadata, moments.tensors)
+    save_file(moments.tensors, path, metadata)
+    with pytest.raises(FileError, match="settings as a mapping in JSON"):
+        load_statistic(path)

@@ -1,7 +1,10 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+from layerpeel._checks import UndefinedWarning
 from layerpeel.geometry import ClassGroups, Geometry, simplex_etf
 from layerpeel.measurement.metrics.block import (
     classifier_block,
@@ -38,11 +41,15 @@ def test_minority_collapse_has_cosine_one():
 def test_vanished_and_unseen_classes_are_nan():
     rows = ROWS.clone()
     rows[2:] = 0
-    block = classifier_block(Geometry.of(rows, rows), GROUPS)
+    with pytest.warns(UndefinedWarning, match="has vanished"):
+        block = classifier_block(Geometry.of(rows, rows), GROUPS)
     assert np.isnan([block.cosine, block.cosine_std, block.norm_ratio]).all()
     means = ROWS.clone()
     means[4] = torch.nan
-    assert np.isnan(feature_block(Geometry.of(ROWS, means), GROUPS).cosine)
+    with pytest.warns(UndefinedWarning, match="has no samples"):
+        assert np.isnan(feature_block(Geometry.of(ROWS, means), GROUPS).cosine)
+    with pytest.warns(UndefinedWarning, match="has no samples"):
+        assert np.isnan(vector_block(means, GROUPS).cosine)
 
 
 @pytest.mark.parametrize("minority", [(), (4,)])
@@ -68,9 +75,13 @@ BLOCKS = {
 @pytest.mark.parametrize("name", BLOCKS)
 def test_vectors_give_the_statistics_of_their_geometry(name):
     rows, groups = BLOCKS[name]
-    expected = classifier_block(Geometry.of(rows, rows), groups)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        expected = classifier_block(Geometry.of(rows, rows), groups)
+        actual = vector_block(rows, groups)
+    assert len(caught) == 2 * (name in ("vanished", "absent"))
     np.testing.assert_allclose(
-        list(vars(vector_block(rows, groups)).values()),
+        list(vars(actual).values()),
         list(vars(expected).values()),
         rtol=1e-11,
         atol=1e-15,

@@ -60,3 +60,12 @@ def test_a_coinciding_pair_in_any_block_is_undefined():
     means[599] = means[598]
     with pytest.warns(UndefinedWarning, match="distinct means"):
         assert np.isnan(cdnv(means, torch.zeros(600).double()))
+
+
+def test_means_up_to_the_resolution_coincide():
+    means = torch.tensor([[0.0], [1e-9], [4.0]]).double()
+    ones = torch.ones(3).double()
+    assert cdnv(means, ones) > 1e17
+    assert np.isfinite(cdnv(means, ones, resolution=1e-10))
+    with pytest.warns(UndefinedWarning, match="distinct means"):
+        assert np.isnan(cdnv(means, ones, resolution=1e-9))

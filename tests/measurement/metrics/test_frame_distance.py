@@ -48,3 +48,12 @@ def test_small_distances_keep_their_digits():
 def test_nothing_has_no_distance():
     zero, ones = torch.zeros(3, 2).double(), torch.ones(3).double()
     assert math.isnan(product_distance(zero, zero, ones))
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-170])
+def test_no_scale_is_too_large_or_small(scale):
+    left, right = random_rows(5, 3), random_rows(5, 3, seed=1)
+    ones = torch.ones(5).double()
+    expected = product_distance(left, right, ones, -0.2)
+    actual = product_distance(scale * left, right / scale, ones, -0.2)
+    assert actual == pytest.approx(expected, rel=1e-12)

@@ -97,3 +97,14 @@ def test_choices_are_checked():
         kernel_energy(simplex_etf(3), "gauss")
     with pytest.raises(ValueError, match="`exponent`"):
         kernel_energy(simplex_etf(3), "riesz", exponent=0.0)
+
+
+def test_corrections():
+    with pytest.raises(ValueError, match="`correction` must be an integer >= 0"):
+        kernel_energy(simplex_etf(3), correction=-1)
+    with pytest.warns(
+        UndefinedWarning, match="`correction` is 3, and there are 3 pairs"
+    ):
+        energy = kernel_energy(simplex_etf(3), correction=3)
+    assert np.isnan(energy.std)
+    assert energy.excess == pytest.approx(0, abs=1e-12)

@@ -6,7 +6,8 @@ import torch
 
 from layerpeel._checks import UndefinedWarning
 from layerpeel.geometry import simplex_etf
-from layerpeel.measurement import cdnv, nc1, nc1_quotient
+from layerpeel.measurement import ClassMoments, cdnv, nc1, nc1_quotient
+from layerpeel.measurement.metrics.nc1 import within_variance
 from tests.measurement.collapsed import measured
 from tests.measurement.reference import rank_pinv
 
@@ -134,3 +135,40 @@ def test_one_direction_more_variable_in_closed_form():
     within = torch.eye(8).double() + extra * torch.outer(along, along)
     expected = ((K - 1) + extra) * (K - 1) / K
     assert nc1(within, means) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-170])
+def test_what_has_no_squares_is_undefined(scale):
+    means = scale * simplex_etf(3, 4)
+    variance = float(torch.tensor(scale).double().square())  # infinite, or zero
+    for call in (
+        lambda: nc1(variance * torch.eye(4).double(), means),
+        lambda: nc1_quotient(float(variance), means),
+    ):
+        with pytest.warns(UndefinedWarning, match="no float64 numbers"):
+            assert np.isnan(call())
+    with pytest.warns(UndefinedWarning, match="squares are float64 numbers"):
+        assert np.isnan(cdnv(means, torch.full((3,), variance).double()))
+
+
+def test_directions_of_noise_are_left_out():
+    # Two of four means coincide up to noise, off the plane that the others span.
+    means = torch.zeros(4, 5).double()
+    means[0, 0] = means[1, 1] = 1
+    means[3, 2] = 1e-9
+    means -= means.mean(0)
+    within = torch.eye(5).double()
+    exact = means.clone()
+    exact[:, 2] = 0
+    assert nc1(within, means) > 1e15
+    known = nc1(within, means, resolution=1e-9)
+    assert known == pytest.approx(nc1(within, exact), rel=1e-9)
+
+
+def test_within_variances_by_hand():
+    h = torch.tensor([[1.0], [3.0], [1.0], [3.0], [5.0]])
+    moments = ClassMoments.of(h, torch.tensor([0, 0, 0, 0, 2]), 3)
+    assert within_variance(moments) == pytest.approx(4 / 5)
+    assert within_variance(moments, "class") == pytest.approx(1 / 2)
+    with pytest.raises(ValueError, match="`pooling` must be one of"):
+        within_variance(moments, "none")

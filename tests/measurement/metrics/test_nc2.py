@@ -177,3 +177,44 @@ def test_orthogonal_distances_of_nothing_are_undefined():
 def test_a_norm_for_every_vector():
     with pytest.raises(ShapeError, match="one length for each of 2 vectors"):
         general_orthogonal_distance(orthogonal_frame(2), [1.0])
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-170])
+def test_no_scale_is_too_large_or_small(scale):
+    rows, norms = random_rows(5, 3), [1.0, 2.0, 3.0, 4.0, 0.0]
+    many = [n * scale for n in norms]
+    np.testing.assert_allclose(
+        list(vars(nc2(scale * rows)).values()), list(vars(nc2(rows)).values())
+    )
+    assert orthogonal_distance(scale * rows) == pytest.approx(orthogonal_distance(rows))
+    for given, expected in ((None, None), (many, norms)):
+        assert general_orthogonal_distance(scale * rows, given) == pytest.approx(
+            general_orthogonal_distance(rows, expected)
+        )
+
+
+@pytest.mark.parametrize("norms", [[1.0, np.nan], [1.0, np.inf], [1.0, -3.0]])
+def test_norms_are_lengths(norms):
+    with pytest.raises(ValueError, match="`norms` must be finite lengths >= 0; got"):
+        general_orthogonal_distance(orthogonal_frame(2), norms)
+
+
+@pytest.mark.parametrize("correction", [-1, 0.5, True, "1"])
+def test_a_correction_is_a_number_of_values(correction):
+    with pytest.raises((ValueError, TypeError)):
+        nc2(simplex_etf(3), correction)
+
+
+def test_too_few_values_for_a_correction():
+    with pytest.warns(UndefinedWarning, match="there are 3") as caught:
+        deviation = nc2(simplex_etf(3), 3)
+    assert len(caught) == 1
+    assert np.isnan(deviation.equinorm)
+    assert deviation.equiangularity == pytest.approx(0, abs=1e-7)
+    with (
+        pytest.warns(UndefinedWarning, match="norms.*there are 3"),
+        pytest.warns(UndefinedWarning, match="cosines.*there are 6"),
+    ):
+        deviation = nc2(simplex_etf(3), 99)
+    assert np.isnan([deviation.equinorm, deviation.equiangularity]).all()
+    assert deviation.mean_cosine == pytest.approx(-0.5)

@@ -5,7 +5,11 @@ import torch
 from layerpeel._checks import UndefinedWarning
 from layerpeel.geometry import orthogonal_frame, simplex_etf
 from layerpeel.measurement import nc3
-from layerpeel.measurement.metrics.nc3 import duality_cosines, nc3_product
+from layerpeel.measurement.metrics.nc3 import (
+    NORMALISATIONS,
+    duality_cosines,
+    nc3_product,
+)
 from tests.measurement.collapsed import measured
 from tests.measurement.metrics.vectors import random_rows, with_gaps
 
@@ -129,3 +133,13 @@ def test_choices_are_listed():
         nc3(frame, frame, "row")
     with pytest.raises(ValueError, match=r"`frame` must be one of 'simplex'"):
         nc3_product(frame, frame, "etf")
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("scale", [1e200, 1e-170])
+def test_no_scale_is_too_large_or_small(scale, normalisation):
+    w, m = random_rows(5, 3), random_rows(5, 3, seed=1)
+    expected = nc3(w, m, normalisation)
+    assert nc3(w, scale * m, normalisation) == pytest.approx(expected, rel=1e-12)
+    assert nc3(scale * w, m, normalisation) == pytest.approx(expected, rel=1e-12)
+    assert nc3_product(w, scale * m) == pytest.approx(nc3_product(w, m), rel=1e-12)

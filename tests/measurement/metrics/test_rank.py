@@ -104,3 +104,9 @@ def test_unknown_spectrum_is_listed():
     for function in (effective_rank, participation_ratio):
         with pytest.raises(ValueError, match=r"`spectrum` must be one of 'singular'"):
             function(torch.eye(2).double(), spectrum="values")
+
+
+def test_ranks_count_nothing_below_the_resolution():
+    rows = torch.diag(torch.tensor([1.0, 1e-6, 0.0]).double())
+    assert ranks(rows).numerical == 2
+    assert ranks(rows, resolution=1e-5).numerical == 1

@@ -77,3 +77,11 @@ def test_moving_reaches_nested_tensors_and_leaves_labels():
 def test_rejects(raw, error, match):
     with pytest.raises(error, match=match):
         unpack(raw, 3)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_labels_are_kept_when_the_loader_fills_its_buffer_anew(kind):
+    buffer = Y.clone()
+    batch = unpack((X, buffer if kind == "tensor" else buffer.numpy()), 3)
+    buffer.zero_()
+    assert batch.labels.tolist() == [0, 2, 1]

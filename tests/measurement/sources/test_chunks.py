@@ -62,6 +62,8 @@ def test_held_out_chunks():
 
 BAD = {
     "no pair": ([FEATURES], BatchError, "pair"),
+    "single values": ([(3, 3)], BatchError, r"shape \(m, d\); got the single value 3"),
+    "a single label": ([(FEATURES, 3)], ShapeError, r"shape \(n,\)"),
     "three": ([(FEATURES, LABELS, LABELS)], BatchError, "3 items"),
     "nothing": ([], BatchError, "at least one sample"),
     "nothing to iterate": (3, BatchError, "iterable"),
@@ -77,3 +79,28 @@ def test_bad_chunks(name):
     chunks, error, match = BAD[name]
     with pytest.raises(error, match=match):
         measure_features(chunks, weight=WEIGHT)
+
+
+@pytest.mark.parametrize("nc4", ["second_pass", "one_pass"])
+@pytest.mark.parametrize("kind", ["tensors", "arrays"])
+def test_a_generator_may_fill_one_buffer_over_and_over(kind, nc4):
+    features, labels = torch.empty(10, 4, dtype=torch.float64), torch.empty(10).long()
+
+    def reused():
+        for start in range(0, 50, 10):
+            features.copy_(torch.tensor(FEATURES[start : start + 10]))
+            labels.copy_(torch.tensor(LABELS[start : start + 10]))
+            yield (
+                (features, labels)
+                if kind == "tensors"
+                else (
+                    features.numpy(),
+                    labels.numpy(),
+                )
+            )
+
+    found = measure_features(reused(), weight=WEIGHT, bias=BIAS, nc4=nc4)
+    expected = measure_features(pairs(10), weight=WEIGHT, bias=BIAS, nc4=nc4)
+    assert found.class_counts == tuple(np.bincount(LABELS))
+    assert digest(found.statistics) == digest(expected.statistics)
+    assert found.nc4() == expected.nc4()

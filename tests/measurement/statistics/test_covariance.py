@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from layerpeel._checks import MergeError, ShapeError
 from layerpeel.measurement.statistics.covariance import Covariance
-from layerpeel.measurement.statistics.moments import ClassMoments
 
 
 def reference(h):
@@ -53,21 +52,10 @@ def test_blocks_agree_with_two_passes():
     )
 
 
-@pytest.mark.parametrize("shift", [0.0, 1e4], ids="shift={}".format)
-def test_moments_of_classes_give_the_same(shift):
-    h, y = data(shift=shift), torch.arange(60) % 7 % 4  # class 4 stays empty
-    of_moments = Covariance.of_moments(ClassMoments.of(h, y, 5))
-    assert of_moments.count.item() == 60
-    torch.testing.assert_close(of_moments.mean, Covariance.of(h).mean)
-    torch.testing.assert_close(
-        of_moments.scatter, Covariance.of(h).scatter, rtol=1e-9, atol=1e-9
-    )
-
-
-def test_moments_without_scatter_give_none():
-    with pytest.raises(ValueError, match="light"):
-        Covariance.of_moments(ClassMoments.empty(2, 3, light=True))
-    assert Covariance.of_moments(ClassMoments.empty(2, 3)).matrix.isnan().all()
+def test_the_size_is_that_of_features_as_they_are():
+    h = data(shift=7.0)
+    expected = h.square().sum(1).mean().sqrt()
+    assert Covariance.of(h).size == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_eigenvalues_are_those_of_the_centred_data():

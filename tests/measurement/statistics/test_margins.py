@@ -93,6 +93,12 @@ def test_wrong_use_is_refused():
         Margins.of(*data()).quantile(1.5)
 
 
+@pytest.mark.parametrize("classes", [[7], [0, 4], [-1], [True]], ids=str)
+def test_quantiles_are_of_known_classes(classes):
+    with pytest.raises(ValueError, match=r"`classes` must be .*\[0, 4\); got "):
+        Margins.of(*data()).quantile(0.5, classes)
+
+
 def test_quantile_of_no_samples_is_undefined():
     with pytest.warns(UndefinedWarning, match="no samples"):
         assert math.isnan(Margins.of(*data()).quantile(0.5, [2]))

@@ -74,7 +74,7 @@ def test_moments_tell_the_same():
         (lambda: measured_functions(["eval_accuracy"], evaluated=False), "eval_loader"),
         (lambda: running_names(["nc4"]), "'nc4' is not told by running"),
         (lambda: running_names(["ncx"]), "must be one of"),
-        (lambda: moment_scalars(measured().moments, None, ["nc3"]), "must be one of"),
+        (lambda: moment_scalars(measured().moments, None, ["nc3"]), "Pass `weight`"),
     ],
 )
 def test_unknown_names(call, match):

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from layerpeel._checks import LabelError, MergeError, ShapeError, UndefinedWarning
+from layerpeel._checks import (
+    LabelError,
+    MergeError,
+    NonFiniteError,
+    ShapeError,
+    UndefinedWarning,
+)
 from layerpeel.measurement import measure_features
 from layerpeel.measurement.tracking.scalars import MOMENT_SCALARS
 
@@ -245,3 +251,25 @@ def test_plots():
     assert metric.plot(ax=ax)[1] is ax
     lines = metric.plot([metric.compute(), metric.compute()])[1].lines
     assert {"nc1", "nc3"} <= {line.get_label() for line in lines}
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_are_refused_and_not_added(value):
+    metric = NeuralCollapse(2, 3)
+    metric.update(torch.eye(3), torch.tensor([0, 1, 0]))
+    before = metric.moments.clone()
+    bad = torch.ones(4, 3)
+    bad[2, 1] = value
+    with pytest.raises(NonFiniteError, match=r"1 of 4 samples.*1 \(1\)"):
+        metric.update(bad, torch.tensor([0, 0, 1, 1]))
+    assert torch.equal(metric.moments, before)
+
+
+def test_metrics_of_the_classifiers_need_them():
+    with pytest.raises(ValueError, match="Pass `weight`"):
+        NeuralCollapse(3, 4, metrics=["nc3"])
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match=">= 2"):
+        NeuralCollapse(1, 4)

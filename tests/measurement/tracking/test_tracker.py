@@ -292,3 +292,10 @@ def test_layers_are_recorded_too():
     profile = measure(tracker.model, loader(shuffle=False), layers=["2", "5"]).profile
     assert scalars["5/cdnv"] == pytest.approx(float(profile.cdnv()[1]), rel=1e-9)
     assert set(scalars) > {"nc1", "2/cdnv", "2/nc1_quotient", "5/numerical_rank"}
+
+
+@pytest.mark.parametrize("layers", ["all", ["2"], torch.nn.ReLU, None])
+def test_a_state_with_other_layers_is_refused(layers):
+    state = Tracker(network(), loader(), layers=["2", "5"]).state_dict()
+    with pytest.raises(StateError, match="layers"):
+        Tracker(network(), loader(), layers=layers).load_state_dict(state)

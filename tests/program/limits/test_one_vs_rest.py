@@ -86,7 +86,28 @@ def test_equal_vectors_are_at_distance_zero():
     assert one_vs_rest_distances(inside)[0] == pytest.approx(0, abs=1e-15)
 
 
+def test_arrays_of_any_kind_are_vectors():
+    frame = polygon(5).to(torch.float32).double()
+    expected = one_vs_rest_distances(frame)
+    for vectors in (
+        frame.numpy(),
+        frame.float().numpy(),
+        frame.tolist(),
+        frame.float(),
+        frame.clone().requires_grad_(),
+    ):
+        found = one_vs_rest_distances(vectors)
+        assert found.dtype == torch.float64
+        assert not found.requires_grad
+        assert found.equal(expected)
+    assert one_vs_rest_distances([[0, 1], [0, 3]]).tolist() == [2, 2]
+
+
 def test_says_what_is_wrong():
+    with pytest.raises(LayerpeelError, match="at least two rows"):
+        one_vs_rest_distances([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"must be real; got torch\.complex128"):
+        one_vs_rest_distances(simplex_etf(3).to(torch.complex128))
     with pytest.raises(LayerpeelError, match="at least two rows"):
         one_vs_rest_distances(torch.ones(1, 2, dtype=torch.float64))
     with pytest.raises(ValueError, match="finite"):

@@ -25,8 +25,26 @@ def merge(
     """Merge the statistics of parts of the data, each measured on its own."""
     with told(debug):
         check_statistics(out)
+        _check_kept(files, out)
         measurement = _merged(files)
         deliver_measurement(measurement, out, as_json, quiet)
+
+
+def _check_kept(files: Sequence[Path], out: Path | None) -> None:
+    """Check that no part is overwritten: it could not be merged with others again.
+
+    Raises:
+        FileError: If the output is one of the files.
+    """
+    if out is None or not out.exists():
+        return
+    # Symbolic links are followed.
+    same = [file for file in files if file.exists() and out.samefile(file)]
+    if same:
+        raise FileError(
+            f"--out must be another file than those that are merged; `{out}` is "
+            f"`{same[0]}`. Choose another name."
+        )
 
 
 def _merged(files: Sequence[Path]) -> Measurement:

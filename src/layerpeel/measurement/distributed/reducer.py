@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from layerpeel._checks import RankError, listed
+from layerpeel._warnings import warn
 from layerpeel.measurement.distributed.all_merge import all_merge
 from layerpeel.measurement.distributed.errors import shared_errors
 from layerpeel.measurement.distributed.exchange import Group, exchange, is_distributed
@@ -91,12 +91,11 @@ class AbstractReducer(ABC):
         digests = self.gathered(None if value is None else digest(value))
         twice = [k for k, one in enumerate(digests) if one and one in digests[:k]]
         if twice and self.rank == 0:
-            warnings.warn(
+            warn(
                 f"Every rank must measure data of its own; rank {listed(twice)} measured "
                 "the same as a rank before it, and these samples count more than once. "
                 "Give the loader a `DistributedSampler`.",
                 UserWarning,
-                stacklevel=3,
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
+from layerpeel._warnings import warn
 from layerpeel.measurement.distributed.exchange import Group, exchange, is_distributed
 from layerpeel.measurement.distributed.padding import (
     BatchedShard,
@@ -124,20 +124,18 @@ def _warn(said: list[tuple[str, dict[str, Any]]]) -> None:
     if known and not _is_partition(known, len(said)):
         _doubt("the samplers of the ranks do not divide one data set among all ranks")
     elif known and known[0].repeated:
-        warnings.warn(
+        warn(
             f"The samplers repeat {known[0].repeated} of {known[0].samples} samples, so "
             "that all ranks have equally many; the repetitions are left out.",
             UserWarning,
-            stacklevel=4,
         )
 
 
 def _doubt(reason: str) -> None:
-    warnings.warn(
+    warn(
         f"Samples that several ranks measure cannot be excluded: {reason}. Give every "
         "rank a part of the data of its own, or a `DistributedSampler` of all ranks.",
         UserWarning,
-        stacklevel=5,
     )
 
 

@@ -95,8 +95,7 @@ class Container:
                 f"`{path}` must be as it was written; its content does not fit its "
                 "digest, so it was changed or damaged. Measure again, or copy it again."
             )
-        settings = json.loads(metadata["settings"])
-        return cls(metadata["kind"], settings, tensors)
+        return cls(metadata["kind"], _settings(path, metadata["settings"]), tensors)
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
@@ -120,6 +119,19 @@ def _metadata(content: Container) -> dict[str, str]:
         "kind": content.kind,
         "settings": settings,
     }
+
+
+def _settings(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise FileError(
+            f"`{path}` must hold its settings as a mapping in JSON; it does not. Write "
+            "the file again."
+        )
+    return settings
 
 
 def _check_format(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:

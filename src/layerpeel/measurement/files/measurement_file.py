@@ -12,10 +12,11 @@ from torch import Tensor
 
 from layerpeel._checks import FileError
 from layerpeel.measurement.files.container import Container
-from layerpeel.measurement.files.packed import joined_parts, split_parts
-from layerpeel.measurement.files.schema import check_parts
+from layerpeel.measurement.files.content import check_content
+from layerpeel.measurement.files.packed import built, joined_parts, split_parts
 from layerpeel.measurement.layers.profile import LayerProfile
 from layerpeel.measurement.measurement import Measurement
+from layerpeel.measurement.sources.classes import check_minority
 from layerpeel.measurement.statistics.confusion import Confusion
 from layerpeel.measurement.statistics.nearest_mean import NearestMean
 from layerpeel.measurement.statistics.right_decisions import RightDecisions
@@ -93,7 +94,8 @@ def load_measurement(path: str | os.PathLike[str]) -> Measurement:
 
     Raises:
         FileError: If the file is damaged, was changed, has another format or version,
-            holds something else, or parts that do not fit together.
+            holds something else, parts that do not fit together, or what cannot be
+            measured.
         FileNotFoundError: If there is no such file.
     """
     content = Container.read(path)
@@ -102,17 +104,18 @@ def load_measurement(path: str | os.PathLike[str]) -> Measurement:
             f"`{path}` must hold a {_KIND}; it holds a {content.kind}. Give a file that "
             "`layerpeel measure` wrote, or read it with `load_statistic`."
         )
-    parts = joined_parts(content.tensors, content.settings)
     try:
-        check_parts(_Record, parts)
-        return _measurement(_Record.from_parts(parts))
+        parts = joined_parts(content.tensors, content.settings)
+        record = built(_Record, parts, called=_KIND)
+        check_content(record)
+        return _measurement(record)
     except FileError as error:
         raise FileError(f"`{path}`: {error}") from error
 
 
 def _measurement(record: _Record) -> Measurement:
-    names, minority = json.loads(record.class_names), record.minority
-    _check_sizes(record, len(names))
+    _check_sizes(record)
+    classes = len(record.weight)
     return Measurement(
         statistics=record.statistics,
         nearest_mean=record.nearest_mean,
@@ -120,19 +123,58 @@ def _measurement(record: _Record) -> Measurement:
         weight=record.weight,
         bias=record.bias,
         head=record.head,
-        class_names=tuple(names),
-        minority=None if minority is None else tuple(json.loads(minority)),
+        class_names=_names(record.class_names, classes),
+        minority=_minority(record.minority, classes),
         profile=record.profile,
     )
 
 
-def _check_sizes(record: _Record, names: int) -> None:
-    """Check that statistics, last layer and names are about the same classes."""
+def _check_sizes(record: _Record) -> None:
+    """Check that statistics and last layer are about the same classes and features."""
     classes, width = record.weight.shape
     found = record.statistics.moments
-    if (found.num_classes, found.width) != (classes, width) or names != classes:
+    if (found.num_classes, found.width) != (classes, width):
         raise FileError(
             f"Statistics must be about the {classes} classes and {width} features of "
-            f"the last layer; got {found.num_classes}, {found.width} and {names} class "
-            "names. Write the file again."
+            f"the last layer; got {found.num_classes} and {found.width}. Write the "
+            "file again."
         )
+
+
+def _names(text: str, classes: int) -> tuple[str, ...]:
+    names = _decoded(text)
+    if (
+        isinstance(names, list)
+        and len(names) == classes
+        and all(isinstance(name, str) for name in names)
+    ):
+        return tuple(names)
+    raise FileError(
+        f"`class_names` must be a list of {classes} texts in JSON; got {text!r}. Write "
+        "the file again."
+    )
+
+
+def _minority(text: str | None, classes: int) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    indices = _decoded(text)
+    # To Python, a truth value is an integer.
+    if not (isinstance(indices, list) and all(type(k) is int for k in indices)):
+        raise FileError(
+            f"`minority` must be a list of class indices in JSON; got {text!r}. Write "
+            "the file again."
+        )
+    try:
+        check_minority(indices, classes)
+    except ValueError as error:
+        raise FileError(str(error)) from error
+    return tuple(indices)
+
+
+def _decoded(text: str) -> object:
+    """Return what a text in JSON says; ``None`` if it says nothing."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from layerpeel._checks import FileError
 from layerpeel.measurement.files.kinds import kind_named
 from layerpeel.measurement.files.schema import check_parts
 from layerpeel.measurement.statistics.statistic import Part, Statistic
+
+S = TypeVar("S", bound=Statistic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +49,29 @@ class Packed:
                 has another shape or type than its class says.
         """
         kind = kind_named(self.kind)
-        parts = joined_parts(self.tensors, self.settings)
-        check_parts(kind, parts)
+        return built(kind, joined_parts(self.tensors, self.settings))
+
+
+def built(kind: type[S], parts: Mapping[str, Part], called: str | None = None) -> S:
+    """Build a statistic from its parts, once they have been checked.
+
+    Args:
+        kind: The statistic.
+        parts: Its parts by name.
+        called: What messages call the statistic; as its class when omitted.
+
+    Raises:
+        FileError: If parts are missing or left over, or one has another shape or type
+            than the class says.
+    """
+    check_parts(kind, parts, called=called)
+    try:
         return kind.from_parts(parts)
+    except KeyError as error:
+        raise FileError(
+            f"A {called or kind.__name__} must have all its parts; this one lacks "
+            f"{error}. Write it again."
+        ) from error
 
 
 def split_parts(
@@ -67,7 +90,11 @@ def split_parts(
 def joined_parts(
     tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
 ) -> dict[str, Part]:
-    """Return what :func:`split_parts` has split."""
+    """Return what :func:`split_parts` has split.
+
+    Raises:
+        FileError: If a setting is none that was split.
+    """
     return {**tensors, **{name: _of_json(part) for name, part in settings.items()}}
 
 
@@ -79,4 +106,12 @@ def _to_json(part: object) -> object:
 
 
 def _of_json(part: object) -> Any:  # noqa: ANN401 - whatever it was
-    return float(part["float"]) if isinstance(part, dict) else part
+    if not isinstance(part, dict):
+        return part
+    try:
+        return float(part["float"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(
+            f"A setting must be a plain value, or a number in words; got {part!r}. "
+            "Write it again."
+        ) from error

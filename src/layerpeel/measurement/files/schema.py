@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -11,11 +11,19 @@ from jaxtyping import jaxtyped
 from torch import Tensor
 
 from layerpeel._checks import FileError, listed
-from layerpeel.measurement.statistics.statistic import Part, Statistic
+from layerpeel.measurement.statistics.statistic import (
+    Part,
+    Statistic,
+    fitting,
+    kinds_of,
+)
 
 
 def check_parts(
-    kind: type[Statistic], parts: Mapping[str, Part], prefix: str = ""
+    kind: type[Statistic],
+    parts: Mapping[str, Part],
+    prefix: str = "",
+    called: str | None = None,
 ) -> None:
     """Check that parts are all those of a statistic, with the shapes and types it says.
 
@@ -24,6 +32,7 @@ def check_parts(
         parts: Its parts by name; those of a field that is a statistic, or a tuple, have
             a dot and a name, or an index, after that of the field.
         prefix: What the names are preceded by in messages.
+        called: What messages call the statistic; as its class when omitted.
 
     Raises:
         FileError: If a part is missing, left over, or of another shape or type.
@@ -31,27 +40,27 @@ def check_parts(
     annotations = get_type_hints(kind)
     hints = {field.name: annotations[field.name] for field in fields(kind)}  # type: ignore[arg-type]
     inner = {name: _below(name, parts) for name in hints if name not in parts}
-    _check_names(kind, hints, parts, inner, prefix)
+    kinds = kinds_of(kind)
+    nested = {name for name in inner if kinds[name] and inner[name]}
+    nested |= {name for name in inner if get_origin(hints[name]) is tuple}
+    _check_names(called or kind.__name__, hints, parts, nested, prefix)
     _check_types(hints, {name: parts[name] for name in hints if name in parts}, prefix)
-    for name, nested in inner.items():
+    for name, below in inner.items():
         if get_origin(hints[name]) is tuple:
-            _check_items(get_args(hints[name])[0], nested, f"{prefix}{name}.")
+            _check_items(get_args(hints[name])[0], below, f"{prefix}{name}.")
         else:
-            found = _fitting(_statistics_in(hints[name]), nested)
-            check_parts(found, nested, f"{prefix}{name}.")
+            check_parts(fitting(kinds[name], below), below, f"{prefix}{name}.")
 
 
 def _check_names(
-    kind: type[Statistic],
+    called: str,
     hints: Mapping[str, Any],
     parts: Mapping[str, Part],
-    inner: Mapping[str, Mapping[str, Part]],
+    nested: Set[str],
     prefix: str,
 ) -> None:
     """Check that each field has its part, or parts, and that none is left over."""
-    tuples = {name for name in inner if get_origin(hints[name]) is tuple}
-    nested = tuples | {n for n in inner if inner[n] and _statistics_in(hints[n])}
-    missing = [name for name in inner if name not in nested]
+    missing = [name for name in hints if name not in parts and name not in nested]
     fields_of = {key: key.partition(".")[0] for key in parts}
     unknown = [
         key
@@ -62,8 +71,8 @@ def _check_names(
         wrong = "lacks" if missing else "also has"
         found = listed([f"`{prefix}{name}`" for name in missing or unknown])
         raise FileError(
-            f"A {kind.__name__} must have its parts and no other; this one {wrong} "
-            f"{found}. Write it with the same version of layerpeel that reads it."
+            f"A {called} must have its parts and no other; this one {wrong} {found}. "
+            "Write it with the same version of layerpeel that reads it."
         )
 
 
@@ -119,23 +128,6 @@ def _types(hint: Any) -> tuple[type, ...]:  # noqa: ANN401 - an annotation
 
 def _options(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401 - an annotation
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _statistics_in(hint: Any) -> list[type[Statistic]]:  # noqa: ANN401 - an annotation
-    return [
-        option
-        for option in _options(hint)
-        if isinstance(option, type) and issubclass(option, Statistic)
-    ]
-
-
-def _fitting(
-    kinds: list[type[Statistic]], parts: Mapping[str, Part]
-) -> type[Statistic]:
-    """Return the kind whose fields the parts are; the first if it is none's."""
-    names = {key.partition(".")[0] for key in parts}
-    of_names = (k for k in kinds if {f.name for f in fields(k)} == names)  # type: ignore[arg-type]
-    return next(of_names, kinds[0])
 
 
 def _shown(hint: Any) -> str:  # noqa: ANN401 - an annotation

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from layerpeel._checks import FileError
 from layerpeel.measurement.files.container import Container
+from layerpeel.measurement.files.content import check_content
 from layerpeel.measurement.files.packed import Packed
 from layerpeel.measurement.statistics.statistic import Statistic
 
@@ -48,11 +49,13 @@ def load_statistic(path: str | os.PathLike[str]) -> Statistic:
 
     Raises:
         FileError: If the file is damaged, was changed, has another format or version,
-            or does not hold the parts of its kind.
+            does not hold the parts of its kind, or holds what cannot be measured.
         FileNotFoundError: If there is no such file.
     """
     content = Container.read(path)
     try:
-        return Packed(content.kind, content.settings, content.tensors).value()
+        value = Packed(content.kind, content.settings, content.tensors).value()
+        check_content(value)
     except FileError as error:
         raise FileError(f"`{path}`: {error}") from error
+    return value

@@ -9,11 +9,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from layerpeel._checks import one_of, undefined
-from layerpeel._tolerances import EPS, covariance_rank_tolerance
+from layerpeel._tolerances import covariance_rank_tolerance, rounding_noise
 from layerpeel.measurement.metrics.cdnv import cdnv
-from layerpeel.measurement.metrics.nc1 import nc1_quotient
+from layerpeel.measurement.metrics.nc1 import nc1_quotient, within_variance
+from layerpeel.measurement.metrics.resolution import resolution, resolved_means
 from layerpeel.measurement.statistics.affine_fit import AffineFit
-from layerpeel.measurement.statistics.conventions import POOLINGS, centred_means
 from layerpeel.measurement.statistics.covariance import Covariance
 from layerpeel.measurement.statistics.moments import ClassMoments
 from layerpeel.measurement.statistics.patterns import UnitPatterns
@@ -58,7 +58,7 @@ class LayerStatistics(Statistic):
         covariance: bool = True,
         fit: bool = False,
     ) -> LayerStatistics:
-        """Return the statistics of no data, the neutral element of :meth:`merge`.
+        """Return the statistics of no data, the neutral element of ``merge``.
 
         Args:
             num_classes: The number of classes :math:`K`.
@@ -109,12 +109,8 @@ class LayerStatistics(Statistic):
             ValueError: If a convention is unknown.
         """
         one_of("centring", centring, ("sample", "class"))
-        one_of("pooling", pooling, POOLINGS)
-        moments = self.moments
-        within = moments.trace.sum() / moments.count.sum()
-        if pooling == "class":
-            within = moments.class_variances.nanmean()
-        return nc1_quotient(float(within), centred_means(moments, centring))
+        within = within_variance(self.moments, pooling)
+        return nc1_quotient(within, resolved_means(self.moments, centring))
 
     def cdnv(self) -> float:
         """Return the mean class-distance normalised variance, zero under collapse.
@@ -126,8 +122,9 @@ class LayerStatistics(Statistic):
             | On the Role of Neural Collapse in Transfer Learning
             | (Galanti, György & Hutter, 2021), https://arxiv.org/abs/2112.15121
         """
-        # Two classes far from the origin differ in their last digits: centred first.
-        return cdnv(centred_means(self.moments, "class"), self.moments.class_variances)
+        moments = self.moments
+        means, variances = moments.class_means, moments.class_variances
+        return cdnv(means, variances, resolution=resolution(moments))
 
     # Rank
 
@@ -145,7 +142,8 @@ class LayerStatistics(Statistic):
         Args:
             tolerance: The share of the largest singular value up to which one counts as
                 zero. By default, what rounding of the outputs, in their dtype, and of
-                the covariance may leave of a zero.
+                the covariance may leave of a zero. The former is a share of the outputs
+                as they are: far from the origin it hides small variations.
 
         Returns:
             The rank; NaN with a warning without a covariance or samples.
@@ -153,44 +151,42 @@ class LayerStatistics(Statistic):
         s = self._spectrum("numerical rank")
         if s is None:
             return torch.nan
-        if tolerance is None:
-            eps = torch.finfo(getattr(torch, self.dtype)).eps
-            tolerance = covariance_rank_tolerance(self.width, eps)
-        return float((s > tolerance * s[0]).sum())
+        noise = self._noise(s) if tolerance is None else tolerance * float(s[0])
+        return float((s > noise).sum())
 
     def effective_rank(self) -> float:
         r"""Return :math:`\exp(-\sum_i p_i \log p_i)` for shares of singular values.
 
         Returns:
-            The rank; NaN with a warning when the features are constant, or without a
+            The rank; NaN with a warning when the features are constant up to rounding
+            of the outputs, or without a
             covariance.
 
         References:
             | The effective rank: A measure of effective dimensionality
             | (Roy & Vetterli, 2007), https://ieeexplore.ieee.org/document/7098875
         """
-        s = self._spectrum("effective rank")
-        if s is None or not bool(s[0]):
-            return torch.nan if s is None else undefined(_NO_SPREAD)
-        # What a covariance cannot tell from zero is noise, and many make a difference.
-        known = s[s > covariance_rank_tolerance(self.width, EPS) * s[0]]
+        known = self._known("effective rank")
+        if known is None:
+            return torch.nan
         return float(torch.special.entr(known / known.sum()).sum().exp())
 
     def participation_ratio(self) -> float:
         r"""Return :math:`(\mathrm{tr}\, C)^2 / \mathrm{tr}\, C^2` of the covariance.
 
         Returns:
-            The ratio; NaN with a warning when the features are constant, or without a
+            The ratio; NaN with a warning when the features are constant up to rounding
+            of the outputs, or without a
             covariance.
 
         References:
             | A theory of multineuronal dimensionality, dynamics and measurement
             | (Gao et al., 2017), https://doi.org/10.1101/214262
         """
-        s = self._spectrum("participation ratio")
-        if s is None or not bool(s[0]):
-            return torch.nan if s is None else undefined(_NO_SPREAD)
-        share = (s / s[0]).square()
+        known = self._known("participation ratio")
+        if known is None:
+            return torch.nan
+        share = (known / known[0]).square()
         return float(share.sum().square() / share.square().sum())
 
     # Units of nonlinearities
@@ -244,15 +240,37 @@ class LayerStatistics(Statistic):
         if s is None:
             undefined(
                 f"The {what} is undefined (NaN): no covariance was kept of features wider "
-                "than `covariance_limit`. Raise it, or pass `maps='pooled'`."
+                "than `covariance_limit`. Pass `maps='pooled'`, or look on through a "
+                "`LayerObserver` with a higher `covariance_limit`."
             )
         elif not self.num_samples:
             undefined(f"The {what} is undefined (NaN): there are no samples.")
             return None
         return s
 
+    def _known(self, what: str) -> Tensor | None:
+        """Return the singular values above noise: many small ones make a difference."""
+        s = self._spectrum(what)
+        if s is None:
+            return None
+        known = s[s > self._noise(s)]
+        if not len(known):
+            undefined(_NO_SPREAD)
+            return None
+        return known
 
-_NO_SPREAD = "The rank of constant features is undefined (NaN)."
+    def _noise(self, s: Tensor) -> float:
+        """Return the largest singular value that rounding may leave of a zero."""
+        eps = torch.finfo(getattr(torch, self.dtype)).eps
+        share = covariance_rank_tolerance(self.width, eps)
+        size = 0.0 if self.covariance is None else self.covariance.size
+        return max(share * float(s[0]), rounding_noise(size, eps))
+
+
+_NO_SPREAD = (
+    "The rank of constant features is undefined (NaN); these are, up to rounding of the "
+    "outputs."
+)
 _LINEAR = (
     "Linearity, on/off entropy and dead units are those of elementwise nonlinearities, "
     "and undefined (NaN) for other layers."

@@ -19,6 +19,7 @@ from layerpeel._checks import MergeError, UndefinedWarning, listed, one_of
 from layerpeel._figures import style
 from layerpeel._frames import DataFrame, data_frame
 from layerpeel._json import plain
+from layerpeel._warnings import warn
 from layerpeel.measurement.layers.layer_statistics import LayerStatistics
 from layerpeel.measurement.layers.picture import Curves, draw_profile
 from layerpeel.measurement.statistics.statistic import Part, Statistic
@@ -77,7 +78,7 @@ class LayerProfile(Statistic):
 
     @classmethod
     def empty(cls, maps: str = "pooled") -> LayerProfile:
-        """Return the profile of no data, the neutral element of :meth:`merge`."""
+        """Return the profile of no data, the neutral element of ``merge``."""
         return cls(maps, (), ())
 
     def __len__(self) -> int:
@@ -284,9 +285,7 @@ class LayerProfile(Statistic):
             for warning in caught:
                 causes.setdefault(str(warning.message), []).append(repr(path))
         for cause, paths in causes.items():
-            warnings.warn(
-                f"{cause} Layers: {listed(paths)}.", UndefinedWarning, stacklevel=3
-            )
+            warn(f"{cause} Layers: {listed(paths)}.")
         return _numbers(values)
 
     def _merged(self, other: LayerProfile) -> LayerProfile:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from jaxtyping import Float64
 from torch import Tensor
 
+from layerpeel._checks import undefined
 from layerpeel._tolerances import VANISHED_NORM
 from layerpeel.geometry import ClassGroups, Geometry, off_diagonal
 from layerpeel.measurement.metrics.directions import directions
@@ -23,6 +24,8 @@ from layerpeel.measurement.metrics.spread import Spread
 @dataclass(frozen=True)
 class MinorityBlock:
     """Angles and lengths of minority classes, of one kind of vector.
+
+    A group of a single class has no cosines, and an empty one no ratio: these are NaN.
 
     Attributes:
         cosine: Mean cosine between minority classes: 1 under minority collapse.
@@ -45,15 +48,17 @@ def classifier_block(geometry: Geometry, groups: ClassGroups) -> MinorityBlock:
         groups: Which classes are frequent and which are rare.
 
     Returns:
-        The statistics; NaN where a group has too few classes, a vector vanished or a
-        class has no samples.
+        The statistics; NaN where a group has too few classes and, with a warning, where
+        a vector vanished or a class has no samples.
     """
-    return _block(geometry.classifier_cosines, geometry.classifier_norms, groups)
+    block = _block(geometry.classifier_cosines, geometry.classifier_norms, groups)
+    return said(block, groups)
 
 
 def feature_block(geometry: Geometry, groups: ClassGroups) -> MinorityBlock:
     """Return the minority statistics of the class means, as for classifiers."""
-    return _block(geometry.feature_cosines, geometry.feature_norms, groups)
+    block = _block(geometry.feature_cosines, geometry.feature_norms, groups)
+    return said(block, groups)
 
 
 def vector_block(vectors: Float64[Tensor, "K p"], groups: ClassGroups) -> MinorityBlock:
@@ -66,8 +71,13 @@ def vector_block(vectors: Float64[Tensor, "K p"], groups: ClassGroups) -> Minori
         groups: Which classes are frequent and which are rare.
 
     Returns:
-        The statistics; NaN as for :func:`classifier_block`.
+        The statistics; NaN as for ``classifier_block``.
     """
+    return said(unsaid_block(vectors, groups), groups)
+
+
+def unsaid_block(vectors: Float64[Tensor, "K p"], groups: ClassGroups) -> MinorityBlock:
+    """Return the same as :func:`vector_block`, without its warning."""
     units, norms = directions(vectors), vectors.norm(dim=1)
     rare, frequent = list(groups.minority), list(groups.majority)
     minority = Spread.over(block.values for block in cosines(units[rare]))
@@ -78,6 +88,22 @@ def vector_block(vectors: Float64[Tensor, "K p"], groups: ClassGroups) -> Minori
         majority_cosine=majority.mean if majority.count else math.nan,
         norm_ratio=_ratio(float(norms[frequent].mean()), float(norms[rare].mean())),
     )
+
+
+def said(block: MinorityBlock, groups: ClassGroups) -> MinorityBlock:
+    """Return a block, with a warning if it has NaN though its groups have classes."""
+    rare, frequent = len(groups.minority), len(groups.majority)
+    lost = (
+        (rare > 1 and math.isnan(block.cosine))
+        or (frequent > 1 and math.isnan(block.majority_cosine))
+        or (rare and frequent and math.isnan(block.norm_ratio))
+    )
+    if lost:
+        undefined(
+            "Some statistics of the minority block are undefined (NaN): a class vector "
+            "has vanished, or a class has no samples."
+        )
+    return block
 
 
 def _block(

@@ -11,10 +11,16 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from layerpeel._checks import undefined
+from layerpeel._tolerances import LEAST_SQUARED
 from layerpeel.measurement.metrics.pairs import squared_distances
 
 
-def cdnv(means: Float64[Tensor, "K d"], variances: Float64[Tensor, " K"]) -> float:
+def cdnv(
+    means: Float64[Tensor, "K d"],
+    variances: Float64[Tensor, " K"],
+    *,
+    resolution: float = 0.0,
+) -> float:
     r"""Return the mean class-distance normalised variance over pairs of classes.
 
     .. math::
@@ -28,10 +34,13 @@ def cdnv(means: Float64[Tensor, "K d"], variances: Float64[Tensor, " K"]) -> flo
         means: Class means, centred or not, with shape :math:`(K, d)`. Rows with NaN are
             left out.
         variances: Total variances :math:`v_k`, with shape :math:`(K,)`.
+        resolution: The distance up to which two means coincide, as from
+            :func:`~layerpeel.measurement.metrics.resolution.resolution`.
 
     Returns:
         The mean over pairs (Galanti et al. 2021); NaN with a warning when two class
-        means coincide, or for a single class.
+        means coincide, for a single class, and for means too far apart or too near to
+        square their distance.
 
     Example:
         >>> import torch
@@ -41,11 +50,12 @@ def cdnv(means: Float64[Tensor, "K d"], variances: Float64[Tensor, " K"]) -> flo
     """
     present = ~means.isnan().any(1)
     mu, v = means[present], variances[present]
-    total, pairs = 0.0, 0
+    total, pairs, near = 0.0, 0, max(resolution, LEAST_SQUARED)
     for block in squared_distances(mu):
         ratios = (v[block.first] + v[block.second]) / (2 * block.values)
-        # A zero distance makes a ratio infinite or, without variance, NaN.
-        if not bool((block.values > 0).all()):
+        # No distance makes a ratio infinite, noise or, without variance, NaN.
+        distinct = (block.values.sqrt() > near) & block.values.isfinite()
+        if not bool(distinct.all()):
             return _undefined()
         total += float(ratios.sum())
         pairs += len(ratios)
@@ -53,4 +63,7 @@ def cdnv(means: Float64[Tensor, "K d"], variances: Float64[Tensor, " K"]) -> flo
 
 
 def _undefined() -> float:
-    return undefined("CDNV is undefined (NaN): it needs classes with distinct means.")
+    return undefined(
+        "CDNV is undefined (NaN): it needs classes with distinct means, at distances whose "
+        "squares are float64 numbers."
+    )

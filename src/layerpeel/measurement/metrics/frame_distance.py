@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from layerpeel.measurement.metrics.directions import unit_scaled
 from layerpeel.measurement.metrics.pairs import row_blocks
 
 FRAMES: Mapping[str, str] = MappingProxyType(
@@ -48,6 +49,8 @@ def product_distance(
     Returns:
         The distance, between 0 and 2; NaN when the product is zero.
     """
+    # The scale does not count, and squares of large or tiny products would.
+    left, right = unit_scaled(left)[0], unit_scaled(right)[0]
     blocks = list(row_blocks(len(left)))
     size = math.hypot(*(float((left[rows] @ right.T).norm()) for rows in blocks))
     target = _norm(diagonal, constant)

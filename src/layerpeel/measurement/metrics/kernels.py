@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerpeel._checks import one_of, positive, undefined
+from layerpeel._checks import at_least, one_of, positive, undefined
 from layerpeel.measurement.metrics.directions import directions
 from layerpeel.measurement.metrics.pairs import squared_distances
 from layerpeel.measurement.metrics.spread import Spread
@@ -91,10 +91,12 @@ def kernel_energy(
 
     Returns:
         The statistics; NaN with a warning when a vector vanished, for fewer than two
-        classes, and when two directions coincide (their kernel is infinite).
+        classes, and when two directions coincide (their kernel is infinite). The
+        deviation is NaN with a warning for no more pairs than the correction.
 
     Raises:
-        ValueError: If the kernel is unknown, or the exponent not above zero.
+        ValueError: If the kernel is unknown, the exponent not above zero, or the
+            correction no integer of at least 0.
 
     Example:
         >>> from layerpeel import simplex_etf
@@ -104,6 +106,7 @@ def kernel_energy(
     """
     one_of("kernel", kernel, KERNELS)
     power = positive("exponent", exponent)
+    at_least("correction", correction, 0)
     units = directions(seen(vectors))
     cause = _undefined_cause(units)
     if cause:
@@ -119,7 +122,7 @@ def kernel_energy(
         return KernelEnergy(nan, nan, simplex, nan, 0.0)
     return KernelEnergy(
         mean=spread.mean,
-        std=spread.std(correction),
+        std=_std(spread, correction),
         simplex=simplex,
         excess=spread.mean - simplex,
         least_distance=least**0.5,
@@ -132,6 +135,15 @@ def _undefined_cause(units: Float64[Tensor, "K p"]) -> str:
     if bool(units.isnan().any()):
         return "Kernel energies are undefined (NaN): some class vectors have vanished."
     return ""
+
+
+def _std(spread: Spread, correction: int) -> float:
+    if spread.count <= correction:
+        return undefined(
+            f"The deviation of kernel energies is undefined (NaN): `correction` is "
+            f"{correction}, and there are {spread.count} pairs."
+        )
+    return spread.std(correction)
 
 
 def _kernel(

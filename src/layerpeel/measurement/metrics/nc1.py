@@ -17,14 +17,18 @@ from __future__ import annotations
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerpeel._checks import undefined
-from layerpeel._tolerances import rank_cutoff
-from layerpeel.measurement.statistics.conventions import seen
+from layerpeel._checks import one_of, undefined
+from layerpeel._tolerances import LEAST_SQUARED, MOST_SQUARED, rank_cutoff
+from layerpeel.measurement.statistics.conventions import POOLINGS, seen
+from layerpeel.measurement.statistics.moments import ClassMoments
 from layerpeel.measurement.statistics.subspace import mean_directions
 
 
 def nc1(
-    within: Float64[Tensor, "d d"] | None, centred_means: Float64[Tensor, "K d"]
+    within: Float64[Tensor, "d d"] | None,
+    centred_means: Float64[Tensor, "K d"],
+    *,
+    resolution: float = 0.0,
 ) -> float:
     r"""Return :math:`\mathrm{tr}(S_W S_B^+) / K`, zero under full collapse.
 
@@ -45,10 +49,14 @@ def nc1(
             where it was not accumulated.
         centred_means: Class means about a global mean, with shape :math:`(K, d)`. Rows
             with NaN (classes without samples) are left out, also of :math:`K`.
+        resolution: The length up to which a mean is rounding noise, as from
+            :func:`~layerpeel.measurement.metrics.resolution.resolution`; directions of
+            noise are left out. Means that coincide far from the origin need it, since
+            centred means do not tell how far that was.
 
     Returns:
-        The ratio; NaN with a warning when all class means coincide, and without a
-        covariance.
+        The ratio; NaN with a warning when all class means coincide, without a
+        covariance, and for means too large or too small to be squared.
 
     Example:
         >>> import torch
@@ -64,9 +72,12 @@ def nc1(
     means = seen(centred_means)
     singular, directions = mean_directions(means)
     largest = float(singular.max()) if len(singular) else 0.0
-    kept = singular > rank_cutoff(largest, *means.shape)
+    noise = resolution * len(means) ** 0.5
+    kept = singular > max(rank_cutoff(largest, *means.shape), noise)
     if not bool(kept.any()):
         return undefined("NC1 is undefined (NaN): the class means do not differ.")
+    if not LEAST_SQUARED < largest < MOST_SQUARED:
+        return undefined(_NO_SQUARES.format("NC1"))
     v, s = directions[kept], singular[kept]
     return float(((v @ within) * v).sum(1) @ s.pow(-2))
 
@@ -82,12 +93,45 @@ def nc1_quotient(
             with NaN are left out.
 
     Returns:
-        The quotient; NaN with a warning when all class means coincide.
+        The quotient; NaN with a warning when all class means coincide, and for means too
+        large or too small to be squared.
     """
     means = seen(centred_means)
-    between = float(means.square().sum()) / max(1, len(means))
-    if between == 0:
+    if not bool(means.any()):
         return undefined(
             "The NC1 quotient is undefined (NaN): the class means coincide."
         )
-    return within_variance / between
+    if not LEAST_SQUARED < float(means.abs().max()) < MOST_SQUARED:
+        return undefined(_NO_SQUARES.format("The NC1 quotient"))
+    return within_variance / (float(means.square().sum()) / len(means))
+
+
+def within_variance(moments: ClassMoments, pooling: str = "pooled") -> float:
+    r"""Return the total within-class variance :math:`\mathrm{tr}\, S_W`.
+
+    Args:
+        moments: Moments of the features; light ones suffice.
+        pooling: A key of ``POOLINGS``.
+
+    Returns:
+        The variance; NaN without samples.
+
+    Raises:
+        ValueError: If the pooling is unknown.
+
+    Example:
+        >>> import torch
+        >>> h, y = torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1])
+        >>> moments = ClassMoments.of(h, y, num_classes=2)
+        >>> within_variance(moments, "class")
+        0.5
+    """
+    if one_of("pooling", pooling, POOLINGS) == "class":
+        return float(moments.class_variances.nanmean())
+    return float(moments.trace.sum() / moments.count.sum())
+
+
+_NO_SQUARES = (
+    "{} is undefined (NaN): the squares of these features are no float64 numbers. Divide "
+    "the features by their size."
+)

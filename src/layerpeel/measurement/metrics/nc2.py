@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerpeel._checks import ShapeError, undefined
-from layerpeel.measurement.metrics.directions import directions
+from layerpeel._checks import ShapeError, at_least, listed, undefined
+from layerpeel.measurement.metrics.directions import directions, unit_scaled
 from layerpeel.measurement.metrics.frame_distance import frame_target, product_distance
 from layerpeel.measurement.metrics.pairs import cosines
 from layerpeel.measurement.metrics.spread import Spread
@@ -65,8 +65,12 @@ def nc2(vectors: Float64[Tensor, "K p"], correction: int = 0) -> NC2:
             sample of more; 1 is the default of ``torch.std``.
 
     Returns:
-        The measures; NaN with a warning where vectors vanish and have no angle, and for
-        fewer than two classes.
+        The measures; NaN with a warning where vectors vanish and have no angle, for
+        fewer than two classes, and for a deviation of no more numbers than the
+        correction.
+
+    Raises:
+        ValueError: If the correction is no integer of at least 0.
 
     Example:
         >>> from layerpeel import simplex_etf
@@ -74,14 +78,15 @@ def nc2(vectors: Float64[Tensor, "K p"], correction: int = 0) -> NC2:
         >>> round(deviation.equinorm, 12), round(deviation.angle, 12)
         (0.0, 0.0)
     """
-    rows = seen(vectors)
+    at_least("correction", correction, 0)
+    rows, _ = unit_scaled(seen(vectors))
     if len(rows) < 2 or not bool(rows.any()):
         nan = undefined("NC2 is undefined (NaN): it needs two classes with a vector.")
         return NC2(nan, nan, nan, nan, nan)
     norms = rows.norm(dim=1)
     angles, distance = _angles(rows)
     return NC2(
-        equinorm=float(norms.std(correction=correction) / norms.mean()),
+        equinorm=_std("norms", norms, correction) / float(norms.mean()),
         mean_cosine=angles.mean,
         equiangularity=_std_over_ordered_pairs(angles, correction),
         angle=distance,
@@ -135,6 +140,7 @@ def general_orthogonal_distance(
 
     Raises:
         ShapeError: If there is not one norm per vector.
+        ValueError: If a norm is negative, infinite or NaN.
 
     Example:
         >>> from layerpeel import general_orthogonal_frame
@@ -145,7 +151,7 @@ def general_orthogonal_distance(
         0.5339
     """
     present = ~vectors.isnan().any(1)
-    rows = vectors[present]
+    rows, _ = unit_scaled(vectors[present])
     if norms is None:
         diagonal = rows.square().sum(1)
     else:
@@ -162,7 +168,13 @@ def _lengths(norms: Sequence[float], classes: int) -> Float64[Tensor, " K"]:
             f"`norms` must have one length for each of {classes} vectors; got shape "
             f"{tuple(lengths.shape)}."
         )
-    return lengths
+    wrong = lengths[~(lengths.isfinite() & (lengths >= 0))]
+    if len(wrong):
+        raise ValueError(
+            f"`norms` must be finite lengths >= 0; got {listed(wrong.tolist())}. Leave "
+            "`norms` out to take those of the vectors."
+        )
+    return unit_scaled(lengths[None])[0][0]
 
 
 def _no_vectors(frame: str) -> float:
@@ -186,7 +198,24 @@ def _angles(rows: Float64[Tensor, "K p"]) -> tuple[Spread, float]:
     return spread, distance / spread.count
 
 
+def _std(what: str, values: Float64[Tensor, " m"], correction: int) -> float:
+    if len(values) <= correction:
+        return _few(what, len(values), correction)
+    return float(values.std(correction=correction))
+
+
 def _std_over_ordered_pairs(angles: Spread, correction: int) -> float:
     """Every pair twice, as in the matrix of cosines: that is what a correction is of."""
+    if math.isnan(angles.mean):
+        return math.nan
     degrees = 2 * angles.count - correction
-    return math.sqrt(2 * angles.deviations / degrees) if degrees > 0 else math.nan
+    if degrees <= 0:
+        return _few("cosines", 2 * angles.count, correction)
+    return math.sqrt(2 * angles.deviations / degrees)
+
+
+def _few(what: str, number: int, correction: int) -> float:
+    return undefined(
+        f"The deviation of {what} in NC2 is undefined (NaN): `correction` is {correction}, "
+        f"and there are {number}. Leave it at 0, or below their number."
+    )

@@ -25,7 +25,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from layerpeel._checks import one_of, undefined
-from layerpeel.measurement.metrics.directions import directions
+from layerpeel.measurement.metrics.directions import directions, unit_scaled
 from layerpeel.measurement.metrics.frame_distance import (
     FRAMES,
     frame_target,
@@ -76,7 +76,7 @@ def nc3(
     """
     one_of("normalisation", normalisation, NORMALISATIONS)
     present = ~class_means.isnan().any(1)
-    w, m = classifiers[present], class_means[present]
+    w, m = (unit_scaled(v[present])[0] for v in (classifiers, class_means))
     if not (bool(w.any()) and bool(m.any())):
         return undefined("NC3 is undefined (NaN): classifiers or class means are zero.")
     if normalisation == "matrix":
@@ -100,8 +100,8 @@ def duality_cosines(
         class_means: As for :func:`nc3`.
 
     Returns:
-        The cosines, with shape :math:`(K,)`; NaN for classes without samples, and where
-        a vector vanished.
+        The cosines, with shape :math:`(K,)`; NaN, without a warning, for classes without
+        samples, and where a vector vanished.
 
     Example:
         >>> w = torch.tensor([[2.0, 0.0], [1.0, 1.0]]).double()

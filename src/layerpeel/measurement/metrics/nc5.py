@@ -26,8 +26,8 @@ def nc5(
 
     for the mean :math:`\mu_O` of out-of-distribution features and a common centre
     :math:`c`, which the caller subtracts. About the global mean of the classes the
-    number does not change when all features move together. The authors' code has no
-    centre: then features that are nowhere negative are never at right angles.
+    number does not change when all features move together. Uncentred, features that are
+    nowhere negative are at right angles only where they share no unit.
 
     Args:
         class_means: Class means about the centre, with shape :math:`(K, d)`. Rows with

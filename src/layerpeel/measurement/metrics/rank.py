@@ -53,7 +53,12 @@ class Ranks:
     stable: float
 
 
-def ranks(vectors: Float64[Tensor, "m n"], *, most: int | None = None) -> Ranks:
+def ranks(
+    vectors: Float64[Tensor, "m n"],
+    *,
+    most: int | None = None,
+    resolution: float = 0.0,
+) -> Ranks:
     """Return all ranks of some vectors, with their default conventions.
 
     Args:
@@ -61,6 +66,9 @@ def ranks(vectors: Float64[Tensor, "m n"], *, most: int | None = None) -> Ranks:
             out.
         most: How many dimensions they have at most: :math:`K - 1` for centred class
             vectors, whose last singular value is rounding of what was subtracted.
+        resolution: The length up to which a vector is rounding noise, as from
+            :func:`~layerpeel.measurement.metrics.resolution.resolution`. The numerical
+            rank counts nothing that such vectors can make.
 
     Returns:
         The ranks; NaN with a warning for vectors that are all zero, whose numerical
@@ -77,7 +85,7 @@ def ranks(vectors: Float64[Tensor, "m n"], *, most: int | None = None) -> Ranks:
         nan = undefined("Ranks but the numerical one are undefined (NaN) for zero.")
         return Ranks(0, nan, nan, nan)
     return Ranks(
-        _numerical(singular, rows),
+        _numerical(singular, rows, least=resolution * len(rows) ** 0.5),
         _effective(singular, "singular"),
         _participation(singular, "eigen"),
         _stable(singular),
@@ -168,11 +176,13 @@ def stable_rank(matrix: Float64[Tensor, "m n"]) -> float:
     return _stable(torch.linalg.svdvals(seen(matrix)))
 
 
-def _numerical(singular: Tensor, rows: Tensor, cutoff: float | None = None) -> int:
+def _numerical(
+    singular: Tensor, rows: Tensor, cutoff: float | None = None, least: float = 0.0
+) -> int:
     if not len(singular):
         return 0
     if cutoff is None:
-        cutoff = rank_cutoff(float(singular[0]), *rows.shape)
+        cutoff = max(rank_cutoff(float(singular[0]), *rows.shape), least)
     return int((singular > cutoff).sum())
 
 

@@ -60,7 +60,8 @@ def unpack(raw: object, num_classes: int | None = None) -> Batch:
         (['pixel_values'], [1, 0])
     """
     inputs, labels = _split(raw)
-    indices = class_indices(_label_tensor(labels), num_classes).cpu()
+    # A copy: labels are kept for longer than a loader may leave its buffer alone.
+    indices = class_indices(_label_tensor(labels), num_classes).to("cpu", copy=True)
     if isinstance(inputs, Mapping):
         return Batch((), dict(inputs), indices)
     return Batch((inputs,), {}, indices)

@@ -11,15 +11,17 @@ from layerpeel._checks import BatchError
 from layerpeel._progress import track
 from layerpeel.measurement.sources.arrays import (
     AnyArray,
-    as_tensor,
     checked_labels,
     linear_rows,
+    own_tensor,
 )
 from layerpeel.measurement.sources.rows import Rows
 
 
 class ChunkRows:
     """A source of rows: chunks of features and labels, of any size and number.
+
+    Chunks are copied: a generator may fill the same arrays over and over.
 
     Args:
         chunks: Pairs of features, with shape :math:`(m, d)`, and class indices, with
@@ -66,9 +68,9 @@ class ChunkRows:
             features, labels = _pair(chunk)
             if not len(features):
                 continue
-            indices = checked_labels(features, labels, width, classes)
+            indices = checked_labels(features, own_tensor(labels), width, classes)
             seen += len(indices)
-            yield linear_rows(as_tensor(features), indices, self._weight, self._bias)
+            yield linear_rows(features, indices, self._weight, self._bias)
         if not seen:
             raise BatchError(
                 "Chunks of features must hold at least one sample; there was none. A "
@@ -78,7 +80,13 @@ class ChunkRows:
 
 def _pair(chunk: object) -> tuple[Tensor, object]:
     if isinstance(chunk, tuple | list) and len(chunk) == 2:
-        return as_tensor(chunk[0]), chunk[1]
+        features = own_tensor(chunk[0])
+        if features.ndim:
+            return features, chunk[1]
+        raise BatchError(
+            "A chunk must hold the features of samples, with shape (m, d); got the "
+            f"single value {features.item()!r}. Pass pairs of arrays."
+        )
     got = f"a {type(chunk).__name__}"
     if isinstance(chunk, tuple | list):
         got += f" of {len(chunk)} items"

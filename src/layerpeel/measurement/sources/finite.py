@@ -31,9 +31,9 @@ class FiniteGuard:
         self._seen += len(labels)
         # The extremes tell at a tenth of the cost; NaN is larger than any number here.
         if bool(torch.stack(values.aminmax()).isfinite().all()):
-            return torch.zeros(len(labels), dtype=torch.bool)
-        bad = ~values.isfinite().all(1)
-        self._bad += torch.bincount(labels[bad], minlength=len(self._bad))
+            return torch.zeros_like(labels, dtype=torch.bool)
+        bad = ~values.isfinite().all(1).to(labels.device)
+        self._bad += torch.bincount(labels[bad], minlength=len(self._bad)).cpu()
         return bad
 
     def check(self, class_names: Sequence[str]) -> None:

@@ -72,7 +72,7 @@ class AffineFit(Statistic):
 
     @classmethod
     def empty(cls, width: int) -> AffineFit:
-        """Return the fit of no data, the neutral element of :meth:`merge`."""
+        """Return the fit of no data, the neutral element of ``merge``."""
         zero = torch.zeros(width, dtype=torch.float64)
         low = torch.full_like(zero, torch.inf)
         return cls(torch.tensor(0), zero, zero, zero, zero, zero, low, -low, low, -low)
@@ -107,7 +107,7 @@ class AffineFit(Statistic):
 
     @property
     def constant(self) -> Bool[Tensor, " d"]:
-        """Units whose input or output has one value: they have no correlation."""
+        """Units whose input or output has one value; they have no correlation."""
         return (self.input_low >= self.input_high) | (
             self.output_low >= self.output_high
         )

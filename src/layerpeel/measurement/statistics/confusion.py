@@ -34,7 +34,7 @@ class Confusion(Accuracies, Statistic):
 
     @classmethod
     def empty(cls, num_classes: int) -> Confusion:
-        """Return the counts of no data, the neutral element of :meth:`merge`."""
+        """Return the counts of no data, the neutral element of ``merge``."""
         return cls(torch.zeros(num_classes, num_classes, dtype=torch.int64))
 
     @classmethod

@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +16,6 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from layerpeel._checks import ShapeError
-from layerpeel.measurement.statistics.moments import ClassMoments
 from layerpeel.measurement.statistics.statistic import Statistic
 
 # Rows converted to float64 at a time: about 2 MB, which a core's cache holds, and never
@@ -52,7 +52,7 @@ class Covariance(Statistic):
 
     @classmethod
     def empty(cls, width: int) -> Covariance:
-        """Return the covariance of no data, the neutral element of :meth:`merge`."""
+        """Return the covariance of no data, the neutral element of ``merge``."""
         mean = torch.zeros(width, dtype=torch.float64)
         return cls(torch.tensor(0), mean, mean.new_zeros(width, width))
 
@@ -78,37 +78,6 @@ class Covariance(Statistic):
         origin = features[0].to(torch.float64)
         return covariance_about(origin, features).moved(origin)
 
-    @classmethod
-    def of_moments(cls, moments: ClassMoments) -> Covariance:
-        r"""Compute it from the moments of classes, without another look at the data.
-
-        The total scatter is the scatter within classes and that between them,
-        :math:`T = S + \sum_k n_k (\mu_k - m)(\mu_k - m)^\top`.
-
-        Args:
-            moments: Moments with their within-class scatter.
-
-        Raises:
-            ValueError: If they were accumulated without the scatter.
-        """
-        if moments.scatter is None:
-            raise ValueError(
-                "`moments` must hold the within-class scatter; these were accumulated "
-                "without it. Measure without `light=True`."
-            )
-        if not moments.num_samples:
-            return cls.empty(moments.width).to(moments.mean.device)
-        # Averaged about one of the means: far from the origin, sums would lose digits.
-        base = moments.mean[moments.count.argmax()]
-        offsets = (moments.mean - base).masked_fill((moments.count == 0)[:, None], 0)
-        shift = moments.count @ offsets / moments.count.sum()
-        between = (offsets - shift) * moments.count.sqrt()[:, None]
-        return cls(
-            moments.count.sum().long(),
-            base + shift,
-            moments.scatter + between.T @ between,
-        )
-
     @property
     def width(self) -> int:
         """The number of features :math:`d`."""
@@ -123,6 +92,14 @@ class Covariance(Statistic):
     def variance(self) -> float:
         r"""The total variance :math:`\mathrm{tr}\, T / n`; NaN without samples."""
         return float(self.scatter.trace() / self.count)
+
+    @property
+    def size(self) -> float:
+        r"""The root mean square length :math:`\sqrt{\|m\|^2 + \mathrm{tr}\, T / n}`.
+
+        Of the features as they are, not about their mean; NaN without samples.
+        """
+        return math.hypot(float(self.mean.norm()), math.sqrt(self.variance))
 
     @cached_property
     def eigenvalues(self) -> Float64[Tensor, " d"]:

@@ -29,7 +29,7 @@ class LossSum(Statistic):
 
     @classmethod
     def empty(cls) -> LossSum:
-        """Return the sum over no data, the neutral element of :meth:`merge`."""
+        """Return the sum over no data, the neutral element of ``merge``."""
         return cls.of(torch.zeros(0))
 
     @classmethod

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from layerpeel._checks import ShapeError, class_indices, undefined
+from layerpeel._checks import ShapeError, class_indices, listed, undefined
 from layerpeel.measurement.statistics.statistic import Statistic
 
 # Bins are symmetric about zero and grow by 2^(1/8) from 2^-12 to 2^16. They are fixed,
@@ -64,7 +64,7 @@ class Margins(Statistic):
 
     @classmethod
     def empty(cls, num_classes: int) -> Margins:
-        """Return the distribution of no data, the neutral element of :meth:`merge`."""
+        """Return the distribution of no data, the neutral element of ``merge``."""
         nothing = torch.zeros(0, dtype=torch.float64)
         return cls.of_values(nothing, nothing.long(), num_classes)
 
@@ -127,11 +127,12 @@ class Margins(Statistic):
             classes have no samples.
 
         Raises:
-            ValueError: If the share lies outside :math:`[0, 1]`.
+            ValueError: If the share lies outside :math:`[0, 1]`, or a class is no index
+                in :math:`[0, K)`.
         """
         if not 0 <= share <= 1:
             raise ValueError(f"`share` must lie in [0, 1]; got {share!r}.")
-        rows = slice(None) if classes is None else list(classes)
+        rows = slice(None) if classes is None else self._rows(classes)
         below = self.histogram[rows].sum(0).cumsum(0)
         total = int(below[-1])
         if not total:
@@ -144,6 +145,16 @@ class Margins(Statistic):
         if share in (0, 1):
             return high if share else low
         return min(max(_middle_of(index), low), high)
+
+    def _rows(self, classes: Sequence[int]) -> list[int]:
+        known = range(len(self.count))
+        outside = [k for k in classes if isinstance(k, bool) or k not in known]
+        if outside:
+            raise ValueError(
+                f"`classes` must be class indices in [0, {len(known)}); got "
+                f"{listed(outside)}."
+            )
+        return [int(k) for k in classes]
 
     def _merged(self, other: Margins) -> Margins:
         count = self.count + other.count

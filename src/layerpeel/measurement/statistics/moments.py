@@ -46,7 +46,7 @@ class ClassMoments(Statistic):
         S = \sum_k S_k .
 
     The value is immutable. Two values describing disjoint data are combined with
-    :meth:`merge`, which is exact up to rounding for any split of the data.
+    ``merge``, which is exact up to rounding for any split of the data.
 
     Attributes:
         count: Number of samples per class :math:`n_k`, with shape :math:`(K,)`.
@@ -78,7 +78,7 @@ class ClassMoments(Statistic):
     def empty(
         cls, num_classes: int, width: int, *, light: bool = False
     ) -> ClassMoments:
-        """Return the moments of no data, the neutral element of :meth:`merge`."""
+        """Return the moments of no data, the neutral element of ``merge``."""
         mean = torch.zeros(num_classes, width, dtype=torch.float64)
         scatter = None if light else mean.new_zeros(width, width)
         return cls(

@@ -89,7 +89,7 @@ class NearestMean(Statistic):
 
     @classmethod
     def empty(cls, num_classes: int) -> NearestMean:
-        """Return the counts of no data, the neutral element of :meth:`merge`."""
+        """Return the counts of no data, the neutral element of ``merge``."""
         zeros = torch.zeros(num_classes, dtype=torch.int64)
         return cls(zeros, zeros.clone(), "all data", None, None, None)
 

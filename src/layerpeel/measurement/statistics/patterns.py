@@ -37,7 +37,7 @@ class UnitPatterns(Statistic):
 
     @classmethod
     def empty(cls, width: int) -> UnitPatterns:
-        """Return the patterns of no data, the neutral element of :meth:`merge`."""
+        """Return the patterns of no data, the neutral element of ``merge``."""
         low = torch.full((width,), torch.inf, dtype=torch.float64)
         on = torch.zeros(width, dtype=torch.int64)
         return cls(on.sum(), on, low, -low)
@@ -103,12 +103,12 @@ class UnitPatterns(Statistic):
 
     @property
     def always_on(self) -> Bool[Tensor, " d"]:
-        """Units above zero on every observation: a ReLU there is the identity."""
+        """Units above zero on every observation; a ReLU there is the identity."""
         return (self.on == self.count) & (self.count > 0)
 
     @property
     def never_on(self) -> Bool[Tensor, " d"]:
-        """Units above zero on no observation: dead ones, for a ReLU."""
+        """Units above zero on no observation; dead ones, for a ReLU."""
         return (self.on == 0) & (self.count > 0)
 
     def _merged(self, other: UnitPatterns) -> UnitPatterns:

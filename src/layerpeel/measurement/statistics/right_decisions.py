@@ -35,7 +35,7 @@ class RightDecisions(Accuracies, Statistic):
 
     @classmethod
     def empty(cls, num_classes: int) -> RightDecisions:
-        """Return the counts of no data, the neutral element of :meth:`merge`."""
+        """Return the counts of no data, the neutral element of ``merge``."""
         zeros = torch.zeros(num_classes, dtype=torch.int64)
         return cls(zeros, zeros.clone())
 

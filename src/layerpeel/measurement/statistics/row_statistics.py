@@ -53,7 +53,7 @@ class RowStatistics(Statistic):
     def empty(
         cls, num_classes: int, width: int, *, light: bool = False
     ) -> RowStatistics:
-        """Return the value of no data, the neutral element of :meth:`merge`.
+        """Return the value of no data, the neutral element of ``merge``.
 
         Args:
             num_classes: The number of classes :math:`K`.

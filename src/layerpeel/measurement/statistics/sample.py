@@ -43,7 +43,7 @@ class FeatureSample(Statistic):
 
     @classmethod
     def empty(cls, num_classes: int, width: int) -> FeatureSample:
-        """Return the sample of no data, the neutral element of :meth:`merge`.
+        """Return the sample of no data, the neutral element of ``merge``.
 
         There is room for 60 of each class, or for fewer when they would exceed 64 MB.
 

@@ -30,7 +30,7 @@ class Statistic:
     A field is a tensor, another statistic, ``None`` or a plain value. Plain values are
     settings, such as a convention: two statistics merge only where these are equal.
     A statistic whose fields are statistics merges field by field; others say how by
-    :meth:`_merged`.
+    ``_merged``.
 
     Attributes:
         growing: Names of tensors whose shape depends on how much data was seen.
@@ -80,14 +80,14 @@ class Statistic:
             KeyError: If a part is missing.
         """
         values: dict[str, Any] = {}
-        for name, kinds in _kinds(cls).items():
+        for name, kinds in kinds_of(cls).items():
             inner = {
                 key.removeprefix(name + _SEPARATOR): part
                 for key, part in parts.items()
                 if key.startswith(name + _SEPARATOR)
             }
             values[name] = (
-                _fitting(kinds, inner).from_parts(inner)
+                fitting(kinds, inner).from_parts(inner)
                 if kinds and inner
                 else parts[name]
             )
@@ -142,7 +142,7 @@ def _form(value: object) -> object:
     return type(value).__name__ if isinstance(value, Statistic) else repr(value)
 
 
-def _kinds(cls: type[Statistic]) -> dict[str, list[type[Statistic]]]:
+def kinds_of(cls: type[Statistic]) -> dict[str, list[type[Statistic]]]:
     """Return, for each field, the classes of statistic that it may hold."""
     hints = get_type_hints(cls)
     kinds: dict[str, list[type[Statistic]]] = {}
@@ -156,9 +156,7 @@ def _kinds(cls: type[Statistic]) -> dict[str, list[type[Statistic]]]:
     return kinds
 
 
-def _fitting(
-    kinds: list[type[Statistic]], parts: Mapping[str, Part]
-) -> type[Statistic]:
+def fitting(kinds: list[type[Statistic]], parts: Mapping[str, Part]) -> type[Statistic]:
     """Return the class whose fields the parts are; the first if it is none's."""
     names = {key.split(_SEPARATOR)[0] for key in parts}
     of_names = (k for k in kinds if {f.name for f in fields(k)} == names)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ class UnitRange(Statistic):
 
     @classmethod
     def empty(cls, width: int) -> UnitRange:
-        """Return the range of no data, the neutral element of :meth:`merge`."""
+        """Return the range of no data, the neutral element of ``merge``."""
         low = torch.full((width,), torch.inf, dtype=torch.float64)
         return cls(low, -low)
 

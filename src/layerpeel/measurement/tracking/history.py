@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float64, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from layerpeel._checks import listed
@@ -231,6 +232,7 @@ class History:
         if _is_logarithmic([series.values for series in lines.values()]):
             ax.set_yscale("log")
         ax.set_xlabel("step")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _name_lines(ax)
         return fig, ax
 

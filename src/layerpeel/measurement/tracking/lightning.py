@@ -27,7 +27,7 @@ class TrackerCallback(Callback):
     state is saved in checkpoints, and comes back with ``fit(..., ckpt_path=...)``.
 
     Running statistics take the labels from the batches, which are
-    ``(input, label)`` or mappings as :func:`layerpeel.measure` takes them.
+    ``(input, label)`` or mappings as :func:`layerpeel.measurement.measure` takes them.
 
     Args:
         tracker: The tracker, of the network that the module trains, or of the module

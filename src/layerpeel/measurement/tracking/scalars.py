@@ -1,6 +1,6 @@
 """The numbers that are worth a curve, by name.
 
-Conventions are the defaults of :class:`~layerpeel.measurement.Measurement`: the global
+Conventions are the defaults of :class:`~layerpeel.Measurement`: the global
 mean over samples, the pooled within-class covariance, centred classifiers. A function
 of the measurement takes the place of a name where another convention is wanted.
 """
@@ -16,13 +16,15 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from layerpeel._checks import UndefinedWarning, one_of, undefined
+from layerpeel._warnings import warn
 from layerpeel.measurement.layers.profile import LayerProfile
 from layerpeel.measurement.measurement import Measurement
 from layerpeel.measurement.metrics.cdnv import cdnv
-from layerpeel.measurement.metrics.nc1 import nc1, nc1_quotient
+from layerpeel.measurement.metrics.nc1 import nc1, nc1_quotient, within_variance
 from layerpeel.measurement.metrics.nc2 import nc2
 from layerpeel.measurement.metrics.nc3 import nc3
-from layerpeel.measurement.statistics.conventions import centred_means, row_centred
+from layerpeel.measurement.metrics.resolution import resolution, resolved_means
+from layerpeel.measurement.statistics.conventions import row_centred
 from layerpeel.measurement.statistics.moments import ClassMoments
 
 T = TypeVar("T")
@@ -38,20 +40,21 @@ def _nc1(moments: ClassMoments) -> float:
             "NC1 is undefined (NaN): light mode keeps no within-class scatter. Use "
             "`nc1_quotient`, or leave `light` out."
         )
-    return nc1(moments.scatter / moments.num_samples, centred_means(moments))
+    within = moments.scatter / moments.num_samples
+    return nc1(within, resolved_means(moments), resolution=resolution(moments))
 
 
 def _nc1_quotient(moments: ClassMoments) -> float:
-    within = float(moments.trace.sum() / moments.count.sum())
-    return nc1_quotient(within, centred_means(moments))
+    return nc1_quotient(within_variance(moments), resolved_means(moments))
 
 
 def _cdnv(moments: ClassMoments) -> float:
-    return cdnv(moments.class_means, moments.class_variances)
+    means, variances = moments.class_means, moments.class_variances
+    return cdnv(means, variances, resolution=resolution(moments))
 
 
 def _means(part: str) -> OfMoments:
-    return lambda moments: float(getattr(nc2(centred_means(moments)), part))
+    return lambda moments: float(getattr(nc2(resolved_means(moments)), part))
 
 
 def _classifiers(part: str) -> OfWeight:
@@ -59,7 +62,7 @@ def _classifiers(part: str) -> OfWeight:
 
 
 def _nc3(moments: ClassMoments, weight: Tensor) -> float:
-    return nc3(row_centred(weight), centred_means(moments))
+    return nc3(row_centred(weight), resolved_means(moments))
 
 
 _PARTS = ("equinorm", "equiangularity", "angle", "gram")
@@ -128,6 +131,12 @@ def moment_scalars(
         ValueError: If a name is unknown, or needs the classifiers and there are none.
     """
     known = MOMENT_SCALARS if weight is not None else tuple(_OF_MOMENTS)
+    for name in names or ():
+        if weight is None and name in _OF_WEIGHT:
+            raise ValueError(
+                f"The metric {name!r} compares with the classifiers; there are none. "
+                "Pass `weight`, or leave the metric out."
+            )
     return {
         name: _of_moments(one_of("metrics", name, known), moments, weight)
         for name in (known if names is None else names)
@@ -215,5 +224,5 @@ def saying_once(function: Callable[[], T], told: set[str]) -> T:
         message = str(warning.message)
         if not issubclass(warning.category, UndefinedWarning) or message not in told:
             told.add(message)
-            warnings.warn(warning.message, warning.category, stacklevel=5)
+            warn(message, warning.category)
     return value

@@ -95,7 +95,7 @@ class FixedData:
     memory.
 
     Args:
-        loader: Batches as :func:`layerpeel.measure` takes them.
+        loader: Batches as :func:`layerpeel.measurement.measure` takes them.
         size: How many samples to draw; all are used when omitted.
         seed: Seed of the draw.
 

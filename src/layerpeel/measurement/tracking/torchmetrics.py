@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from layerpeel._checks import MergeError, ShapeError, at_least
 from layerpeel._figures import axes, colour, style
+from layerpeel.measurement.sources.finite import FiniteGuard
 from layerpeel.measurement.statistics.moments import ClassMoments
 from layerpeel.measurement.tracking.history import History
 from layerpeel.measurement.tracking.scalars import moment_scalars
@@ -38,7 +39,7 @@ class NeuralCollapse(Metric):
 
     It is updated with the inputs of the head, and computes a dictionary of scalars: NC1
     in three forms and NC2 of the class means; with classifiers also their NC2, and NC3.
-    Names and conventions are those of :class:`~layerpeel.Tracker`.
+    Names and conventions are those of ``layerpeel.Tracker``.
 
     Statistics are float64 whatever the features are: ``half()``, ``to(torch.float16)``
     and ``set_dtype`` leave them so, and move them at most. Processes are merged exactly,
@@ -59,7 +60,8 @@ class NeuralCollapse(Metric):
 
     Raises:
         ShapeError: If ``weight`` has another shape.
-        ValueError: If a size is below 1, or a metric is unknown.
+        ValueError: If there are fewer than two classes, no feature, or a metric is
+            unknown or needs ``weight``.
 
     Example:
         >>> metric = NeuralCollapse(2, 2, metrics=["nc1_quotient", "cdnv"])
@@ -86,7 +88,7 @@ class NeuralCollapse(Metric):
         **kwargs: Any,  # noqa: ANN401 - passed on
     ) -> None:
         super().__init__(**kwargs)
-        self.num_classes = at_least("num_classes", num_classes, 1)
+        self.num_classes = at_least("num_classes", num_classes, 2)
         self.num_features = at_least("num_features", num_features, 1)
         # In a tuple a module is no submodule: its parameters are the model's.
         self._source = (weight,)
@@ -105,13 +107,18 @@ class NeuralCollapse(Metric):
         Raises:
             ShapeError: If the shapes are others.
             LabelError: If labels are no class indices in :math:`[0, K)`.
+            NonFiniteError: If features are NaN or infinite; nothing is added then.
         """
         if features.ndim != 2 or features.shape[1] != self.num_features:
             raise ShapeError(
                 f"`features` must have shape (B, {self.num_features}); got "
                 f"{tuple(features.shape)}. Pass the inputs of the head."
             )
-        batch = ClassMoments.of(features, labels.to(features.device), self.num_classes)
+        labels = labels.to(features.device)
+        batch = ClassMoments.of(features, labels, self.num_classes)
+        guard = FiniteGuard("features", self.num_classes)
+        guard.bad_rows(features, labels.long())
+        guard.check([str(k) for k in range(self.num_classes)])
         batch = batch.to(self.moments.device)
         self.moments = packed(unpacked(self.moments).merge(batch))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from layerpeel._checks import (
     NonFiniteError,
     StateError,
-    UndefinedWarning,
     at_least,
     one_of,
 )
+from layerpeel._warnings import warn
 from layerpeel.measurement.distributed.reducer import reducer
+from layerpeel.measurement.layers.choice import Layers
 from layerpeel.measurement.measure import measure
 from layerpeel.measurement.measurement import Measurement
 from layerpeel.measurement.sources.device import model_device
@@ -48,7 +48,7 @@ class Tracker:
     Two modes:
 
     ``"evaluate"``
-        :func:`layerpeel.measure` on the same samples each time, in eval mode: the
+        ``layerpeel.measure`` on the same samples each time, in eval mode: the
         network as it is at that step. It costs a forward pass over these samples.
     ``"running"``
         The class moments of the features that training computes anyway, from hooks. It
@@ -66,12 +66,12 @@ class Tracker:
     warning, and training is not interrupted. At the first measurement it is an error.
 
     Args:
-        model: The classifier, as for :func:`layerpeel.measure`. For running statistics,
+        model: The classifier, as for ``layerpeel.measure``. For running statistics,
             the module that the training loop calls.
-        loader: Batches to measure, as for :func:`layerpeel.measure`; the training data
+        loader: Batches to measure, as for ``layerpeel.measure``; the training data
             without augmentation. It is not read for running statistics.
         metrics: Names of ``MEASURED_SCALARS``, or functions of a
-            :class:`~layerpeel.measurement.Measurement` by name, for other conventions
+            :class:`~layerpeel.Measurement` by name, for other conventions
             or measures; a selection when omitted. Names of ``MOMENT_SCALARS`` for
             running statistics.
         every: Record every so many epochs, counted from 0.
@@ -85,9 +85,9 @@ class Tracker:
             :class:`~layerpeel.measurement.tracking.Logger` describes.
         head: Path of the head in the model; found by what it computes when omitted.
         num_classes: Number of classes; the head's outputs when omitted.
-        layers: Layers to record too, as :func:`layerpeel.measure` takes them: the NC1
+        layers: Layers to record too, as ``layerpeel.measure`` takes them: the NC1
             quotient, CDNV and numerical rank of each, named ``"path/metric"``.
-        options: Further keyword arguments of :func:`layerpeel.measure`.
+        options: Further keyword arguments of ``layerpeel.measure``.
 
     Attributes:
         history: What was recorded.
@@ -125,7 +125,7 @@ class Tracker:
         loggers: Iterable[Any] | Any = (),  # noqa: ANN401 - one logger or several
         head: str | None = None,
         num_classes: int | None = None,
-        layers: str | Sequence[Any] | None = None,
+        layers: Layers | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.mode = model, one_of("mode", mode, MODES)
@@ -211,7 +211,7 @@ class Tracker:
 
         Raises:
             ValueError: If the step is not larger than the last one.
-            LayerpeelError: As :func:`layerpeel.measure` does.
+            LayerpeelError: As ``layerpeel.measure`` does.
         """
         self.history.checked(step)
         scalars = self._scalars()
@@ -279,7 +279,8 @@ class Tracker:
         """Return the state, of tensors and plain values, for :func:`torch.save`.
 
         It holds the history, and what tells whether it belongs to a tracker: the names
-        and shapes of the model's parameters, the mode, the metrics and the subset.
+        and shapes of the model's parameters, the mode, the metrics, the layers and the
+        subset.
         """
         return {
             "version": _VERSION,
@@ -296,7 +297,7 @@ class Tracker:
 
         Raises:
             StateError: If it is that of another model, mode, selection of metrics or
-                subset; nothing has changed then.
+                layers, or subset; nothing has changed then.
         """
         if state.get("version") != _VERSION:
             raise StateError(
@@ -320,6 +321,7 @@ class Tracker:
             "metrics": list(self._names),
             "model": _layout(self.model),
             "subset": None if self._draw[0] is None else list(self._draw),
+            "layers": _layer_names(self._layers),
             "indices": indices,
         }
 
@@ -334,9 +336,7 @@ class Tracker:
         except NonFiniteError as error:
             if not len(self.history):
                 raise
-            warnings.warn(
-                f"Metrics are undefined (NaN): {error}", UndefinedWarning, stacklevel=4
-            )
+            warn(f"Metrics are undefined (NaN): {error}")
             return dict.fromkeys(self._names, math.nan)
 
     def _running_scalars(self, running: RunningMoments) -> dict[str, float]:
@@ -392,6 +392,14 @@ def _layout(model: nn.Module) -> str:
             name = name.removeprefix(wrapper)
         digest.update(f"{name} {tuple(parameter.shape)}\n".encode())
     return digest.hexdigest()
+
+
+def _layer_names(layers: Any) -> str | list[str] | None:  # noqa: ANN401 - as `measure`
+    """Return a choice of layers as text: paths, and the names of types."""
+    if layers is None or isinstance(layers, str):
+        return layers
+    chosen = layers if isinstance(layers, Sequence) else [layers]
+    return [one if isinstance(one, str) else one.__qualname__ for one in chosen]
 
 
 def _another(name: str, mine: object, theirs: object) -> str:
