@@ -256,6 +256,15 @@ def test_light_mode_keeps_no_covariance_of_layers():
     assert torch.equal(full.cdnv(), light.cdnv())
 
 
+def test_layers_are_in_the_dictionary():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    batch = (torch.randn(8, 3), torch.arange(8) % 2)
+    measured = measure(model, [batch], layers=["1"])
+    (layer,) = measured.to_dict()["layers"]["layers"]
+    assert layer["cdnv"] == float(measured.profile.cdnv()[0])
+    assert measure(model, [batch]).to_dict()["layers"] is None
+
+
 @pytest.mark.parametrize("layers", [None, "all"])
 def test_a_loader_may_fill_one_buffer_over_and_over(layers):
     batches = LINEAR.data(batch=6)

@@ -43,6 +43,8 @@ def deliver_measurement(
     elif not quiet:
         for build in (tables.network_table, tables.collapse_table):
             Console().print(with_causes(partial(build, measurement)))
+        if measurement.profile is not None:
+            Console().print(tables.layers_table(measurement.profile))
 
 
 def exit_for(worst: Severity | None, fail_on: Severity | None) -> None:

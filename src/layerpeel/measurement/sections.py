@@ -48,6 +48,7 @@ def sections(measured: LayerMetrics) -> dict[str, Any]:
         },
         "units": {"dead": measured.dead_units, "constant": measured.constant_units},
         "energies": {name: measured.energy(name) for name in ENERGY_CONVENTIONS},
+        "layers": None if measured.profile is None else measured.profile.to_dict(),
     }
 
 

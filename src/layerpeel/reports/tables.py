@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
+from layerpeel._checks import listed
 from layerpeel.geometry import block_mean, etf_cosine
-from layerpeel.measurement import ENERGY_CONVENTIONS, Measurement
+from layerpeel.measurement import ENERGY_CONVENTIONS, LayerProfile, Measurement
 from layerpeel.reports.candidates import VARIANTS_TITLE
 from layerpeel.reports.checks import Evidence
 from layerpeel.reports.prediction import Prediction
@@ -202,6 +203,35 @@ def collapse_table(measurement: Measurement) -> Table:
             "pooled over samples, means are centred by the mean sample, classifiers by "
             "their mean row; the collapsed values of NC2 are those of balanced training."
         ),
+    )
+
+
+def layers_table(profile: LayerProfile) -> Table:
+    """Return one row per layer, in the order of execution."""
+    columns = {
+        "layer": "path",
+        "kind": "kind",
+        "width": "width",
+        "NC1": "nc1_quotient",
+        "CDNV": "cdnv",
+        "rank": "numerical_rank",
+        "linear": "linearity",
+        "on/off": "on_off_entropy",
+        "dead": "dead_units",
+    }
+    layers = profile.to_dict()["layers"]
+    note = (
+        "NC1 is the quotient tr S_W / tr S_B. For elementwise nonlinearities: linear, the "
+        "least correlation of input and output over units; on/off, the mean entropy in "
+        "bits; and units that are always zero."
+    )
+    if profile.left_out:
+        note += f" Left out: {listed(profile.left_out)}."
+    return Table(
+        "Layer by layer",
+        tuple(columns),
+        tuple(tuple(layer[key] for key in columns.values()) for layer in layers),
+        note=note,
     )
 
 

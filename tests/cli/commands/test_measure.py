@@ -32,6 +32,15 @@ def test_text_shows_network_and_collapse(run, measured):
     assert "NC1" in out
 
 
+def test_layers_are_a_table_of_their_own(run):
+    code, out, err = run("measure", *MODEL, "--layers", "all")
+    assert (code, err) == (0, "")
+    table = out.partition("Layer by layer")[2]
+    for words in ("CDNV", "linear", "dead", "Linear"):
+        assert words in table
+    assert "Layer by layer" not in run("measure", *MODEL)[1]
+
+
 @pytest.mark.parametrize("option", ["-o", "--out"])
 def test_statistics_are_written(run, measured, tmp_path, option):
     path = tmp_path / "stats.safetensors"
