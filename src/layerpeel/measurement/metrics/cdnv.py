@@ -35,7 +35,7 @@ def cdnv(
             left out.
         variances: Total variances :math:`v_k`, with shape :math:`(K,)`.
         resolution: The distance up to which two means coincide, as from
-            :func:`~layerpeel.measurement.metrics.resolution.resolution`.
+            ``metrics.resolution``.
 
     Returns:
         The mean over pairs (Galanti et al. 2021); NaN with a warning when two class

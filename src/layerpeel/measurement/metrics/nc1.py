@@ -50,7 +50,7 @@ def nc1(
         centred_means: Class means about a global mean, with shape :math:`(K, d)`. Rows
             with NaN (classes without samples) are left out, also of :math:`K`.
         resolution: The length up to which a mean is rounding noise, as from
-            :func:`~layerpeel.measurement.metrics.resolution.resolution`; directions of
+            ``metrics.resolution``; directions of
             noise are left out. Means that coincide far from the origin need it, since
             centred means do not tell how far that was.
 

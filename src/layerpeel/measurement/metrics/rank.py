@@ -67,7 +67,7 @@ def ranks(
         most: How many dimensions they have at most: :math:`K - 1` for centred class
             vectors, whose last singular value is rounding of what was subtracted.
         resolution: The length up to which a vector is rounding noise, as from
-            :func:`~layerpeel.measurement.metrics.resolution.resolution`. The numerical
+            ``metrics.resolution``. The numerical
             rank counts nothing that such vectors can make.
 
     Returns:
