@@ -36,3 +36,10 @@ def test_long_lists_start_with_the_worst_and_are_cut():
         NonFiniteError, match=r"logits.*class: class 7 \(3\), .*\(12 more\)"
     ):
         guard.check(names)
+
+
+def test_no_rows_are_none_that_are_bad():
+    guard = FiniteGuard("features", 2)
+    bad = guard.bad_rows(torch.empty(0, 3), torch.empty(0, dtype=torch.int64))
+    assert bad.shape == (0,)
+    guard.check(["a", "b"])

@@ -30,7 +30,7 @@ class FiniteGuard:
         """Count the samples whose values are not all finite, and return which."""
         self._seen += len(labels)
         # The extremes tell at a tenth of the cost; NaN is larger than any number here.
-        if bool(torch.stack(values.aminmax()).isfinite().all()):
+        if not values.numel() or bool(torch.stack(values.aminmax()).isfinite().all()):
             return torch.zeros_like(labels, dtype=torch.bool)
         bad = ~values.isfinite().all(1).to(labels.device)
         self._bad += torch.bincount(labels[bad], minlength=len(self._bad)).cpu()
