@@ -32,7 +32,7 @@ def test_text_shows_network_and_collapse(run, measured):
     assert "NC1" in out
 
 
-def test_layers_are_a_table_of_their_own(run):
+def test_layers_are_a_table_of_their_own(user, run):
     code, out, err = run("measure", *MODEL, "--layers", "all")
     assert (code, err) == (0, "")
     table = out.partition("Layer by layer")[2]
