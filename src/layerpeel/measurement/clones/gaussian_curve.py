@@ -60,7 +60,7 @@ class GaussianCurve(Statistic):
         >>> weight = torch.tensor([[1.0] * 4, [0.0] * 4])
         >>> curve = GaussianCurve.of(h, torch.tensor([0, 0]), weight, None, [2, 4])
         >>> [round(value, 3) for value in curve.errors.tolist()]
-        [0.223, 0.0]
+        [0.198, 0.0]
     """
 
     count: Int64[Tensor, ""]
