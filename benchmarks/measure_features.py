@@ -29,6 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -186,7 +187,7 @@ def difference(a: ClassMoments, b: ClassMoments) -> float:
 
 def measure_peak(rows: int, width: int, classes: int, light: bool) -> None:
     """Run in a process of its own: print how much memory a measurement adds, in GiB."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(classes, width, generator=generator)
     row_stream = RowAccumulator(classes, width, light=light)
@@ -203,8 +204,20 @@ def measure_peak(rows: int, width: int, classes: int, light: bool) -> None:
     else:
         parts = (batch_of(seed, weight) for seed in batches)
         NearestMean.of((Decisions(h, y, z.argmax(1)) for h, y, z in parts), moments)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps((peak - before) / 2**20))
+    print(json.dumps((peak_memory() - before) / 2**20))
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has held, in KiB.
+
+    Linux hands ``ru_maxrss`` down from the process that started this one, which may have
+    held more; the high-water mark in ``/proc`` is the process's own.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (line,) = [x for x in status.read_text().splitlines() if x.startswith("VmHWM:")]
+    return int(line.split()[1])
 
 
 def batch_of(seed: int, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

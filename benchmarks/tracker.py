@@ -89,7 +89,8 @@ def evaluation(
         (seconds(epoch), seconds(lambda t=t: tracker.step(t)))
         for t in range(1, pairs + 1)
     ]
-    return tuple(map(statistics.median, zip(*timed, strict=True)))  # type: ignore[return-value]
+    epochs, added = zip(*timed, strict=True)
+    return statistics.median(epochs), statistics.median(added)
 
 
 def running(inputs: Tensor, batches: Batches, pairs: int) -> tuple[float, float]:
@@ -104,7 +105,8 @@ def running(inputs: Tensor, batches: Batches, pairs: int) -> tuple[float, float]
             base = seconds(alone)
             both = seconds(lambda t=t: (watched(), tracker.step(t)))
             timed.append((base, both - base))
-    return tuple(map(statistics.median, zip(*timed, strict=True)))  # type: ignore[return-value]
+    epochs, added = zip(*timed, strict=True)
+    return statistics.median(epochs), statistics.median(added)
 
 
 def main() -> None:

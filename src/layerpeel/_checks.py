@@ -107,6 +107,7 @@ def at_least(name: str, value: object, least: int) -> int:
     number = None if isinstance(value, bool | str) else as_number(value)
     if number is None or not number.is_integer() or number < least:
         raise ValueError(f"`{name}` must be an integer >= {least}; got {value!r}.")
+    # Not of the float, which is rounded beyond 2**53; whatever has one has an integer.
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 

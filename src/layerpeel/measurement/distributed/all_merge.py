@@ -90,8 +90,10 @@ def _pair(mine: Message, other: Message, ranks: str) -> Message:
         return mine or other
     try:
         return Packed.of(_on_cpu(mine).merge(_on_cpu(other)))
-    except Exception as error:
-        return Failure(f"Merging the values of {ranks}: {error}")
+    except Exception as error:  # of any kind: it is raised on all ranks, by the caller
+        return Failure(
+            f"Merging the values of {ranks}: {type(error).__name__}: {error}"
+        )
 
 
 def _packed(value: object) -> Message:

@@ -211,7 +211,7 @@ def _unknown(loader: DataLoader[Any], sampler: object) -> UnknownShard:
 def _length(sized: object) -> int | None:
     try:
         return len(sized)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):
+    except (TypeError, NotImplementedError):  # how samplers say that they have none
         return None
 
 

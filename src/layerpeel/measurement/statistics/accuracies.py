@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -9,16 +10,16 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 
-class Accuracies:
+class Accuracies(ABC):
     """What follows from the number of samples, and of right decisions, of each class.
 
     A base of values that hold such counts in some form, and say how by
     :meth:`_right_and_all`.
     """
 
+    @abstractmethod
     def _right_and_all(self) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]:
         """Return right decisions and samples of each true class."""
-        raise NotImplementedError
 
     @property
     def class_counts(self) -> Int64[Tensor, " K"]:
