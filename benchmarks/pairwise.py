@@ -36,7 +36,15 @@ def places(classes: int, width: int) -> dict[str, Tensor]:
     means = torch.randn(classes, width, generator=generator, dtype=torch.float64)
     half = classes // 2
     merged = torch.cat([means[:half], means[:1] + 1e-4 * means[half:]])
-    return {"spread out": means, "far away": means + 1e4, "half of them close": merged}
+    tens = means[:10].repeat_interleave(-(-classes // 10), 0)[:classes]
+    mixed = means[:10].repeat(-(-classes // 10), 1)[:classes]
+    return {
+        "spread out": means,
+        "far away": means + 1e4,
+        "half of them close": merged,
+        "in ten tight clusters": tens + 1e-4 * means,
+        "in ten clusters, mixed": mixed + 1e-4 * means,
+    }
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -13,10 +13,14 @@ from layerpeel.geometry import (
     split_classes,
 )
 from layerpeel.measurement import (
+    CloneProfile,
     History,
     LayerProfile,
     Measurement,
     Tracker,
+    clone_profile,
+    clone_profile_covariance,
+    clone_profile_features,
     load_measurement,
     measure,
     measure_features,
@@ -70,6 +74,7 @@ from layerpeel.reports import (
     Advice,
     Candidate,
     Candidates,
+    CloneReport,
     Comparison,
     Finding,
     Forecast,
@@ -83,10 +88,12 @@ from layerpeel.reports import (
     diagnose_features,
     forecast,
 )
+from layerpeel.studies import WidthFamily, train_family, width_family
 
 __all__ = [
     # from a network to a report
     "Advice",
+    "CloneReport",
     "Comparison",
     "Finding",
     "Report",
@@ -95,15 +102,23 @@ __all__ = [
     "diagnose",
     "diagnose_features",
     # measurement
+    "CloneProfile",
     "History",
     "LayerProfile",
     "Measurement",
     "Tracker",
+    "clone_profile",
+    "clone_profile_covariance",
+    "clone_profile_features",
     "load_measurement",
     "measure",
     "measure_features",
     "merge_measurements",
     "save_measurement",
+    # networks of several widths
+    "WidthFamily",
+    "train_family",
+    "width_family",
     # prediction
     "Candidate",
     "Candidates",

@@ -69,6 +69,10 @@ class LayerError(LayerpeelError, ValueError):
     """A layer does not exist, is not called once per batch, or gives no features."""
 
 
+class LossError(LayerpeelError, ValueError):
+    """A loss function does not give the risk of a batch, or cannot be differentiated."""
+
+
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
     """Return ``value`` if it is allowed; of one in other letters say which is meant.
 

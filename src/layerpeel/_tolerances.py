@@ -116,3 +116,30 @@ def rounding_noise(size: float, eps: float) -> float:
     half is for sums inside of a layer.
     """
     return size * eps
+
+
+# Features of a second pass differ by less than this share of their length, each its own
+# way: deep networks in bfloat16 (a unit of 2**-7) leave a few hundredths when batches
+# are put together differently, and augmentation changes some tenths.
+REPEATED_NOISE = 0.125
+
+# And by less than this share all in the same way, as by another kernel's rounding.
+REPEATED_BIAS = 1e-3
+
+# Eigenvalues of a Hessian within this many units of the largest one, per parameter, are
+# zero: LAPACK loses a few of them, and the entries of the Hessian are sums themselves.
+ZERO_EIGENVALUE_ULPS = 16.0
+
+# An eigenvalue below this multiple of the gradient norm is not judged. Away from a
+# critical point the curvature of the parametrisation, times the gradient, is added to
+# the Hessian; for parameters of order one it is about one, and ten leaves a margin.
+GRADIENT_MARGIN = 10.0
+
+# A gradient below this belongs to a critical point, where losses and parameters are of
+# order one. Networks that were trained in float32 end four digits above; published
+# pictures of eigenvalues at 1e-4 show what the gradient adds.
+CRITICAL_GRADIENT = 1e-8
+
+# A pre-activation within this many units of the largest one of its call is on the kink:
+# which side it falls on is rounding.
+KINK_ULPS = 256.0

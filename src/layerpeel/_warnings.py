@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import sys
@@ -40,6 +41,8 @@ def undefined(cause: str) -> float:
 def _caller_level() -> int:
     """Return the level, seen from :func:`warn`, of the first frame outside."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    # A cached property computes its value in a frame of the standard library.
+    inside = (_PACKAGE, functools.__file__)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         level, frame = level + 1, frame.f_back
     return level

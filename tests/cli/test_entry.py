@@ -24,7 +24,7 @@ def test_version(run):
 def test_help_names_every_command(run):
     code, out, _ = run("--help")
     assert code == 0
-    for name in ["demo", "diagnose", "doctor", "explain"]:
+    for name in ["clones", "demo", "diagnose", "doctor", "explain"]:
         assert name in out
         assert run(name, "--help")[0] == 0
 

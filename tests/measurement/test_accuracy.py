@@ -164,6 +164,17 @@ def test_metrics_agree_with_two_passes(case, K, d):
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e4])
+def test_wide_features_agree_with_two_passes(shift):
+    h, y = blobs(1000, 3, 150)
+    h = h + shift
+    found = streamed(h, y, 3, batch=300)
+    groups = [h[y == k].numpy() for k in range(3)]
+    scatters = [gram(g - careful_mean(g)) for g in groups]
+    assert_near(found.scatter, torch.from_numpy(sum(scatters)))
+    assert_relative(found.trace, [np.trace(s) for s in scatters])
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
 def test_one_sample_a_class_has_no_variability_at_all(shift):
     h, y = one_each(*blobs(30, 30, 5))
     found = streamed((h + shift).float(), y, 30, batch=4)

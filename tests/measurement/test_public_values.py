@@ -32,6 +32,11 @@ def history():
     return past
 
 
+def clones():
+    features = FRAME[LABELS] + 0.1 * NOISE
+    return room.clone_profile_features(features, LABELS, weight=FRAME, repeats=2)
+
+
 # Hooks, files and writers are what these hold on to; they are not values.
 NOT_VALUES = {
     room.CSVLogger,
@@ -43,6 +48,8 @@ NOT_VALUES = {
 MAKERS = {
     room.Measurement: measured,
     room.History: history,
+    room.CloneProfile: clones,
+    room.Clones: lambda: room.Clones([2, 4]),
     room.Angles: lambda: measured().angles(room.frame_geometry("simplex", 4)),
     room.KernelEnergy: lambda: measured().kernel_energy(),
     room.MinorityBlock: lambda: measured().classifier_block,
@@ -59,7 +66,7 @@ def discovered():
 
 def content(value):
     """What a value says of itself, to the last bit."""
-    if isinstance(value, room.Measurement):
+    if isinstance(value, room.Measurement | room.CloneProfile):
         return value.to_dict()
     if isinstance(value, room.History):
         return value.to_frame().to_dict()

@@ -1,4 +1,4 @@
-"""From what was typed to arguments of `measure` and of `diagnose`, which share most."""
+"""From what was typed to arguments of `measure`, `diagnose` and `clone_profile`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from layerpeel.cli.environment import usable_device
 from layerpeel.cli.sources import load_data, load_features, load_model
+from layerpeel.measurement.clones.profile.protocol import WIDTHS
 
 T = TypeVar("T")
 
@@ -98,6 +99,26 @@ def parts(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
+def chunk_widths(text: str) -> str | list[int]:
+    """Return the widths of chunks that were typed.
+
+    Raises:
+        ValueError: If they are neither a choice nor numbers of neurons.
+    """
+    if text.strip() in WIDTHS:
+        return text.strip()
+    try:
+        widths = [int(part) for part in text.split(",")]
+    except ValueError:
+        widths = [0]
+    if min(widths) < 1:
+        raise ValueError(
+            f"--widths must be {', '.join(WIDTHS)}, or numbers of neurons of at least 1 "
+            f"between commas, such as 8,16,32; got {text!r}."
+        )
+    return widths
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the global generator, from which the user's model and loaders may draw."""
@@ -116,5 +137,7 @@ def _integers(name: str, text: str | None) -> list[int] | None:
 
 
 def _named(shared: dict[str, Any], names: tuple[str, ...] | None) -> dict[str, Any]:
-    """Fill in the class names of the source where none were typed."""
+    """Fill in the class names of the source where none were typed, but are taken."""
+    if "class_names" not in shared:
+        return shared
     return shared | {"class_names": shared["class_names"] or names}

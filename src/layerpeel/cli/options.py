@@ -47,6 +47,49 @@ Light = Annotated[
     bool, Option("--light", help="Leave out what takes d x d or K x K memory.")
 ]
 Nc4 = Annotated[str, Option("--nc4", help="second_pass, one_pass or skip.")]
+Clones = Annotated[
+    bool,
+    Option("--clones", help="Profile the clones of the last layer's input as well."),
+]
+Layer = Annotated[
+    Text,
+    Option(
+        help="Path of the layer whose output is profiled.", show_default="head input"
+    ),
+]
+Widths = Annotated[
+    str, Option(help="Widths of chunks: dyadic, all, or numbers such as 8,16,32.")
+]
+Repeats = Annotated[int, Option(help="Chunks of each width.", min=1)]
+Scope = Annotated[
+    str, Option(help="Neurons that chunks are judged by: complement or all.")
+]
+Paper = Annotated[
+    bool, Option("--paper", help="Definitions of Doimo et al. (2021) to the letter.")
+]
+NoUntrained = Annotated[
+    bool, Option("--no-untrained", help="No untrained copy of the network beside it.")
+]
+Maps = Annotated[
+    Text,
+    Option(
+        help="Neurons of maps and tokens: pooled or flattened.", show_default="pooled"
+    ),
+]
+Keep = Annotated[
+    int | None, Option(help="Keep so many neurons, and fold in the others.", min=1)
+]
+Tolerance = Annotated[
+    float | None,
+    Option(help="Or as few as change the output by so much, relative to its spread."),
+]
+Select = Annotated[
+    Text, Option(help="How to select them: pivoted or random.", show_default="pivoted")
+]
+KeptOut = Annotated[
+    Path | None,
+    Option("--kept", help="Write the neurons kept and new weights: .safetensors."),
+]
 Head = Annotated[Text, Option(help="Path of the last linear layer in the model.")]
 NumClasses = Annotated[int | None, Option(help="Number of classes.")]
 ClassNames = Annotated[Text, Option(help="Names of the classes, between commas.")]
@@ -54,7 +97,10 @@ Minority = Annotated[Text, Option(help="The rare classes, such as 5,6,7.")]
 BatchSize = Annotated[int, Option(help="Batch size for data in array files.", min=1)]
 Device = Annotated[Text, Option(help="Where to run it, such as cpu or cuda:0.")]
 Seed = Annotated[int, Option(help="Seed of PyTorch's random numbers.")]
-Out = Annotated[Path | None, Option(help="Write the report, a .html or .json file.")]
+Out = Annotated[
+    Path | None,
+    Option("--out", "-o", help="Write the report, a .html or .json file."),
+]
 Directory = Annotated[Path, Option("--out", help="Directory to write to.")]
 AsJson = Annotated[bool, Option("--json", help="Print the content as JSON.")]
 FailOn = Annotated[

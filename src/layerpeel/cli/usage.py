@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from layerpeel._checks import FileError
 from layerpeel._files import check_writable
 from layerpeel.cli.environment import install_line
-from layerpeel.measurement.files.container import check_suffix
+from layerpeel.measurement.files.container import SUFFIX, check_suffix
 from layerpeel.reports.document import SUFFIXES
 
 PICTURE_SUFFIXES = (".svg", ".png", ".pdf")
@@ -85,6 +86,48 @@ def check_picture(path: Path | None) -> None:
             f"--phase-diagram must end in {', '.join(PICTURE_SUFFIXES)}; got '{path}'."
         )
     check_writable(path)
+
+
+def check_kept(path: Path | None, inputs: Iterable[str | None]) -> None:
+    """Check that the neurons kept can be written, and over nothing that is read.
+
+    Args:
+        path: The file to be, if one was typed.
+        inputs: Files, folders and references that were typed; ``None`` for nothing.
+
+    Raises:
+        FileError: If the suffix is another one, or the file is an input.
+        OSError: If the file cannot be written.
+    """
+    if path is None:
+        return
+    if path.suffix != SUFFIX:
+        raise FileError(f"--kept must end in {SUFFIX}; got '{path}'. Rename it.")
+    check_writable(path)
+    typed = [Path(one) for one in inputs if one is not None]
+    read = overwritten(path, [file for one in typed for file in _files(one)])
+    if read is not None:
+        raise FileError(
+            f"--kept must be another file than those that are read; `{path}` is "
+            f"`{read}`. Choose another name."
+        )
+
+
+def overwritten(out: Path, files: Iterable[Path]) -> Path | None:
+    """Return the file that writing another one would replace, if there is one.
+
+    Args:
+        out: The file to be. Symbolic links are followed.
+        files: Files that are read.
+    """
+    if not out.exists():
+        return None
+    return next((f for f in files if f.exists() and out.samefile(f)), None)
+
+
+def _files(path: Path) -> Iterable[Path]:
+    """Return the files of a folder, such as one of Hugging Face's, or a file itself."""
+    return path.iterdir() if path.is_dir() else [path]
 
 
 def check_installed(module: str, extra: str) -> None:

@@ -1,5 +1,11 @@
 """What geometry does this network have on this data? A value for every metric."""
 
+from layerpeel.measurement.clones import (
+    CloneProfile,
+    clone_profile,
+    clone_profile_covariance,
+    clone_profile_features,
+)
 from layerpeel.measurement.distributed import all_merge, shared_errors, without_padding
 from layerpeel.measurement.files import (
     load_measurement,
@@ -71,6 +77,7 @@ from layerpeel.measurement.statistics.sample import FeatureSample
 from layerpeel.measurement.statistics.statistic import Statistic
 from layerpeel.measurement.statistics.units import UnitRange
 from layerpeel.measurement.tracking import (
+    Clones,
     CSVLogger,
     History,
     JSONLinesLogger,
@@ -87,10 +94,16 @@ __all__ = [
     "measure_features",
     # during training
     "CSVLogger",
+    "Clones",
     "History",
     "JSONLinesLogger",
     "TensorBoardLogger",
     "Tracker",
+    # clones
+    "CloneProfile",
+    "clone_profile",
+    "clone_profile_covariance",
+    "clone_profile_features",
     # files and machines
     "all_merge",
     "load_measurement",

@@ -14,6 +14,7 @@ from layerpeel.measurement.distributed.reducer import AbstractReducer, LocalRedu
 from layerpeel.measurement.measurement import Measurement
 from layerpeel.measurement.sources.finite import FiniteGuard
 from layerpeel.measurement.sources.layer import Layer
+from layerpeel.measurement.sources.repeat_guard import RepeatGuard
 from layerpeel.measurement.sources.rows import DecisionCache, Rows, RowSource
 from layerpeel.measurement.statistics.confusion import Confusion
 from layerpeel.measurement.statistics.moments import ClassMoments
@@ -63,11 +64,13 @@ class Look(NamedTuple):
         first: The data, with whatever else is observed on the way.
         again: The data alone.
         cache: Where to keep features for the second look.
+        same: Whether data that are read again must bring the same features.
     """
 
     first: RowSource
     again: RowSource
     cache: DecisionCache
+    same: bool = True
 
 
 def assemble(
@@ -91,8 +94,8 @@ def assemble(
 
     Raises:
         NonFiniteError: If features or logits have NaN or infinite values.
-        BatchError: If there is no sample, or a second pass brings other samples than
-            the first.
+        BatchError: If there is no sample, or a second pass brings other samples or
+            features than the first.
         RankError: If another process raised an error.
     """
     with together.errors():
@@ -108,6 +111,7 @@ def assemble(
                 statistics.moments,
                 (rows.decisions for rows in look.again()) if reread else look.cache,
                 expected=mine.moments,
+                same=reread and look.same,
             )
     if nearest is not None:
         nearest = together.merge(nearest)
@@ -170,7 +174,11 @@ def first_pass(
 
 
 def second_pass(
-    moments: ClassMoments, decisions: Iterable[Decisions], expected: ClassMoments
+    moments: ClassMoments,
+    decisions: Iterable[Decisions],
+    expected: ClassMoments,
+    *,
+    same: bool = True,
 ) -> NearestMean:
     """Compare all decisions with the nearest class mean.
 
@@ -179,6 +187,7 @@ def second_pass(
         decisions: The decisions of the first pass, kept or made again.
         expected: Moments of the data of this process; ``moments`` also describe those
             of others.
+        same: Whether to compare the features, too, with those of the first pass.
 
     Returns:
         The agreement.
@@ -186,7 +195,8 @@ def second_pass(
     Raises:
         BatchError: If these are other samples than in the first pass.
     """
-    nearest = NearestMean.of(decisions, moments)
+    guard = RepeatGuard(expected)
+    nearest = NearestMean.of(guard.watched(decisions) if same else decisions, moments)
     if not torch.equal(nearest.count, expected.count.long()):
         raise BatchError(
             "A second pass over the data must bring the same samples as the first; of "
@@ -195,6 +205,8 @@ def second_pass(
             "a random sampler, a `cache_bytes` that holds all features, or "
             "`nc4='one_pass'`."
         )
+    if same:
+        guard.check()
     return nearest
 
 

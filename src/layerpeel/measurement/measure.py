@@ -86,7 +86,8 @@ def measure(
             a cache nor data that can be read twice; or ``"skip"``.
         device: Where to move the batches; the model must be there. When omitted,
             batches are used as they are.
-        check_deterministic: Whether to run the first batch twice and compare.
+        check_deterministic: Whether to run the first batch twice and compare, and to
+            refuse a second pass that brings other features than the first.
         cache_bytes: How much memory features may take, in bytes.
         distributed: Whether the ranks of a job measure together. ``False`` measures on
             this rank alone, whatever the others do.
@@ -100,8 +101,8 @@ def measure(
         TypeError: If the model is no ``torch.nn.Module``, or the loader not iterable.
         HeadError: If no linear layer gives the logits, the named one does not, or it
             has another number of outputs than there are classes.
-        BatchError: If a batch has another form, there is none, or data that can be read
-            once do not fit into the cache.
+        BatchError: If a batch has another form, there is none, data that can be read
+            once do not fit into the cache, or a second pass brings other data.
         LabelError: If labels are no class indices in :math:`[0, K)`.
         DeviceError: If model and data are on different devices.
         NonFiniteError: If features, logits or the head have NaN or infinite values.
@@ -143,7 +144,7 @@ def measure(
             held_out = rows(data.batches(eval_loader, "eval_loader"))
         again = rows(batches)
         cache = DecisionCache(cache_bytes, refill=batches.repeatable)
-        look = Look(partial(again, observer), again, cache)
+        look = Look(partial(again, observer), again, cache, same=check_deterministic)
         measurement = assemble(layer, look, held_out, plan, together)
         return (
             measurement

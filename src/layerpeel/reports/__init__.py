@@ -2,6 +2,7 @@
 
 from layerpeel.reports.advice import Advice
 from layerpeel.reports.candidates import Candidate, Candidates, candidates
+from layerpeel.reports.clone_report import CloneReport
 from layerpeel.reports.compare import Comparison, compare
 from layerpeel.reports.diagnose import diagnose, diagnose_features
 from layerpeel.reports.finding import Finding, NotApplicable, Passed, Severity
@@ -18,6 +19,7 @@ __all__ = [
     "forecast",
     # results
     "Candidates",
+    "CloneReport",
     "Comparison",
     "Forecast",
     "Report",

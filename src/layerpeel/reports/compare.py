@@ -10,6 +10,7 @@ from layerpeel._checks import ShapeError, listed
 from layerpeel.geometry import ClassGroups
 from layerpeel.measurement import Measurement
 from layerpeel.reports.causes import causes
+from layerpeel.reports.clone_report import CloneReport
 from layerpeel.reports.document import AbstractDocument
 from layerpeel.reports.finding import Severity
 from layerpeel.reports.gallery import compared_pictures
@@ -141,7 +142,14 @@ class Comparison(AbstractDocument):
     @property
     def _paired_tables(self) -> tuple[Table, ...]:
         """Each table of the first report beside that of the second."""
-        pairs = zip(self.first.tables, self.second.tables, strict=True)
+        pairs = (
+            *zip(
+                self.first.measurement_tables,
+                self.second.measurement_tables,
+                strict=True,
+            ),
+            *_clone_tables(self.first.clones, self.second.clones),
+        )
         return tuple(
             replace(table, title=f"{table.title}: {name}")
             for pair in pairs
@@ -217,6 +225,16 @@ def _check_comparable(first: Measurement, second: Measurement) -> None:
 def _codes_only_in(report: Report, other: Report) -> tuple[str, ...]:
     present = {finding.code for finding in report.findings}
     return tuple(sorted(present - {finding.code for finding in other.findings}))
+
+
+def _clone_tables(
+    first: CloneReport | None, second: CloneReport | None
+) -> list[tuple[Table, Table]]:
+    """Pair the tables on clones that both have; a power law is not always there."""
+    if first is None or second is None:
+        return []
+    others = {table.title: table for table in second.tables}
+    return [(t, others[t.title]) for t in first.tables if t.title in others]
 
 
 def _renamed(prefix: str, report: Report) -> tuple[Picture, ...]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from layerpeel.measurement import AnyArray, measure, measure_features
+from layerpeel._checks import BatchError
+from layerpeel.measurement import (
+    AnyArray,
+    clone_profile,
+    clone_profile_features,
+    measure,
+    measure_features,
+)
 from layerpeel.reports.report import Report
 
 
@@ -21,6 +28,7 @@ def diagnose(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     minority: Sequence[int] | None = None,
+    clones: bool = False,
     device: str | torch.device | None = None,
     check_deterministic: bool = True,
     cache_bytes: int = 2**30,
@@ -40,6 +48,9 @@ def diagnose(
         class_names: Their names, for the report.
         minority: The rare classes; found from the counts by default
             (:func:`layerpeel.geometry.split_classes`).
+        clones: Whether to profile the input of the last layer as well: is it wide, or
+            several copies of the same thing? Features of ``eval_loader`` are then judged
+            by, too, and the loaders are gone through again.
         device: Where batches are moved to; by default they are used as they come.
         check_deterministic: Whether to run the first batch twice and compare.
         cache_bytes: How much memory features may take before a second pass is made.
@@ -53,6 +64,7 @@ def diagnose(
     Raises:
         LayerpeelError: If model and data do not fit: see
             :func:`layerpeel.measurement.measure`.
+        BatchError: If clones are asked for of data that can be read once.
 
     Example:
         >>> model = torch.nn.Linear(2, 2, bias=False)
@@ -62,6 +74,9 @@ def diagnose(
         >>> diagnose(model, [(inputs, labels)]).verdict
         'Nothing to report: every check that applies has passed.'
     """
+    if clones:
+        _check_rereadable("loader", loader)
+        _check_rereadable("eval_loader", eval_loader)
     measurement = measure(
         model,
         loader,
@@ -75,7 +90,20 @@ def diagnose(
         cache_bytes=cache_bytes,
         progress=progress,
     )
-    return Report.of(measurement, title)
+    if not clones:
+        return Report.of(measurement, title)
+    profile = clone_profile(
+        model,
+        loader,
+        eval_loader=eval_loader,
+        head=head,
+        num_classes=num_classes,
+        device=device,
+        check_deterministic=False,  # it was checked above
+        cache_bytes=cache_bytes,
+        progress=progress,
+    )
+    return Report.of(measurement, title, profile)
 
 
 def diagnose_features(
@@ -89,6 +117,7 @@ def diagnose_features(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     minority: Sequence[int] | None = None,
+    clones: bool = False,
     title: str | None = None,
     progress: bool | None = None,
 ) -> Report:
@@ -104,6 +133,8 @@ def diagnose_features(
         num_classes: The number of classes :math:`K`; the rows of ``weight`` by default.
         class_names: Their names, for the report.
         minority: The rare classes; found from the counts by default.
+        clones: Whether to profile the layer as well: is it wide, or several copies of
+            the same thing?
         title: The name of the report.
         progress: Whether to show a progress bar; by default when standard error is a
             terminal.
@@ -127,4 +158,26 @@ def diagnose_features(
         minority=minority,
         progress=progress,
     )
-    return Report.of(measurement, title)
+    if not clones:
+        return Report.of(measurement, title)
+    profile = clone_profile_features(
+        features,
+        labels,
+        weight=weight,
+        bias=bias,
+        eval_features=eval_features,
+        eval_labels=eval_labels,
+        num_classes=num_classes,
+        progress=progress,
+    )
+    return Report.of(measurement, title, profile)
+
+
+def _check_rereadable(name: str, loader: Iterable[Any] | None) -> None:
+    """Refuse an iterator, which is empty after it was measured."""
+    if isinstance(loader, Iterator):
+        raise BatchError(
+            f"`{name}` must be readable more than once for `clones=True`; got a "
+            f"{type(loader).__name__}, which is used up by measuring. Pass a list of "
+            "batches or a `DataLoader`."
+        )

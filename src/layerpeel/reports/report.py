@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from layerpeel._checks import one_of
 from layerpeel._frames import DataFrame
 from layerpeel._json import plain
-from layerpeel.measurement import Measurement
+from layerpeel.measurement import CloneProfile, Measurement
+from layerpeel.measurement.clones import HEAD_INPUT
 from layerpeel.reports import tables
 from layerpeel.reports.advice import Advice, advise
 from layerpeel.reports.candidates import Candidates, candidates
 from layerpeel.reports.causes import causes, with_causes
 from layerpeel.reports.checks import CHECKS, Evidence
+from layerpeel.reports.clone_report import CloneReport
 from layerpeel.reports.document import AbstractDocument
 from layerpeel.reports.finding import Finding, NotApplicable, Outcome, Passed, Severity
 from layerpeel.reports.gallery import report_pictures
@@ -42,6 +44,7 @@ class Report(AbstractDocument):
         title: The name of the report.
         candidates: The variants of the program beside the network; ``None`` where they
             do not differ, or there is no prediction.
+        clones: Whether a layer consists of clones; ``None`` where it was not profiled.
     """
 
     measurement: Measurement
@@ -50,14 +53,21 @@ class Report(AbstractDocument):
     outcomes: tuple[Outcome, ...]
     title: str = "Diagnosis of the last layer"
     candidates: Candidates | None = None
+    clones: CloneReport | None = None
 
     @classmethod
-    def of(cls, measurement: Measurement, title: str | None = None) -> Report:
+    def of(
+        cls,
+        measurement: Measurement,
+        title: str | None = None,
+        clones: CloneProfile | None = None,
+    ) -> Report:
         """Diagnose a measurement.
 
         Args:
             measurement: What was measured.
             title: The name of the report.
+            clones: The profile of a layer, to be a section of the report.
 
         Returns:
             The report.
@@ -68,8 +78,15 @@ class Report(AbstractDocument):
             variants = _candidates(measurement, predictions)
             evidence = Evidence(measurement, predictions, advice, variants)
             outcomes = tuple(check(evidence) for check in CHECKS)
+        cloned = None if clones is None else CloneReport.of(clones)
         return cls(
-            measurement, predictions, advice, outcomes, title or cls.title, variants
+            measurement,
+            predictions,
+            advice,
+            outcomes if cloned is None else outcomes + cloned.outcomes,
+            title or cls.title,
+            variants,
+            cloned,
         )
 
     @property
@@ -99,6 +116,13 @@ class Report(AbstractDocument):
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables, in the order of the report."""
+        return self.measurement_tables + (
+            () if self.clones is None else self.clones.tables
+        )
+
+    @property
+    def measurement_tables(self) -> tuple[Table, ...]:
+        """The tables of the measurement, as many and in the same order in any report."""
         measurement, evidence = self.measurement, self._evidence
         builders = (
             partial(tables.network_table, measurement),
@@ -114,12 +138,19 @@ class Report(AbstractDocument):
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """The pictures, in the order of the report."""
+        return self._pictures + (() if self.clones is None else self.clones.pictures)
+
+    @property
+    def _pictures(self) -> tuple[Picture, ...]:
+        """The pictures of the measurement."""
         with causes():
             return report_pictures(self.measurement, self.predictions)
 
     def page(self) -> Page:
         """Return the content, structured and not yet rendered."""
-        network, groups, *compared, variants, collapse, classes = self.tables
+        network, groups, *compared, variants, collapse, classes = (
+            self.measurement_tables
+        )
         if variants.rows:
             compared.append(variants)
         return Page(
@@ -130,11 +161,12 @@ class Report(AbstractDocument):
             sections=(
                 Section("Findings", findings=self.findings),
                 *self._advice_sections,
-                Section("Pictures", pictures=self.pictures),
+                Section("Pictures", pictures=self._pictures),
                 Section("The network", tables=(network, groups)),
                 Section("Prediction against measurement", tables=compared),
                 Section("Collapse", tables=(collapse,)),
                 Section("Classes", tables=(classes,)),
+                *self._clone_sections,
                 Section("Checks", outcomes=self._silent_outcomes),
             ),
         )
@@ -151,6 +183,7 @@ class Report(AbstractDocument):
             "etf_distance": plain(asdict(predictions.etf_distance)),
             "candidates": self.candidates.to_dict() if self.candidates else None,
             "rates": list(self.advice.rates) if self.advice else None,
+            "clones": self.clones.to_dict() if self.clones else None,
         }
 
     def to_frame(self) -> DataFrame:
@@ -194,6 +227,22 @@ class Report(AbstractDocument):
             return ()
         text = f"{self.advice.action} {self.advice.reason}\n\n`{self.advice.command}`"
         return (Section("How much to oversample", text=text),)
+
+    @property
+    def _clone_sections(self) -> tuple[Section, ...]:
+        """What chunks of the layer do, where it was profiled."""
+        if self.clones is None:
+            return ()
+        layer = self.clones.profile.layer
+        named = "the last layer" if layer in ("", HEAD_INPUT) else layer
+        return (
+            Section(
+                f"Clones of {named}",
+                "\n\n".join(filter(None, (self.clones.verdict, self.clones.remarks))),
+                pictures=self.clones.pictures,
+                tables=self.clones.tables,
+            ),
+        )
 
     @property
     def _subtitle(self) -> str:

@@ -36,3 +36,10 @@ DEAD_UNITS_WARNING = 0.5
 
 # Spread of the predicted minority cosine over the energy conventions.
 CONVENTION_SPREAD = 0.1
+
+# Fewer than two clones of a layer are the layer.
+CLONES_LEAST = 2
+
+# The relative change of the output that a narrower layer is advised for: at a hundredth
+# of its spread, few decisions are so close that they change.
+NARROWER_TOLERANCE = 0.01

@@ -124,7 +124,28 @@ def test_seed_decides_what_a_random_model_is_and_nothing_else_does(user, run, se
     assert weight(1, unrelated=5) == weight(1, unrelated=6) != weight(2, unrelated=5)
 
 
+def test_clones_are_asked_for_of_models_and_of_features(user, run, seen):
+    save_features("f.npz")
+    assert run("diagnose", *MODEL, "--clones")[0] == 0
+    assert run("diagnose", "--features", "f.npz", "--clones")[0] == 0
+    assert [call["clones"] for call in seen.values()] == [True, True]
+    assert run("diagnose", *MODEL)[0] == 0
+    assert "clones" not in seen["diagnose"]
+
+
 # diagnose: what comes out
+
+
+def test_clones_are_a_section_of_the_report(user, run):
+    def titles(*typed):
+        code, out, _ = run("diagnose", *MODEL, "--json", *typed)
+        assert code == 0
+        return [section["title"] for section in json.loads(out)["sections"]]
+
+    title = "Clones of the last layer"
+    assert title in titles("--clones")
+    assert title not in titles()
+    assert title in run("diagnose", *MODEL, "--clones")[1]
 
 
 def test_model_output_is_the_report_of_the_api(user, run):
@@ -389,6 +410,7 @@ def test_statistics_go_with_no_other_source(run, stats):
         (["--data", "d.npz"], "--stats needs no model and does not go with --data"),
         (["--minority", "1,2"], "--stats does not go with --minority"),
         (["--class-names", "a,b"], "the file says what the classes are"),
+        (["--clones"], "clones are looked for in features, and the file has none"),
     ]:
         code, out, err = run("diagnose", "--stats", stats, *typed)
         assert (code, out) == (2, "")

@@ -29,6 +29,14 @@ def minority(classes, width, spread):
     return torch.cat([rows[:half], rows[:1] + spread * rows[half:]])
 
 
+def nested(classes, width):
+    """Three clusters, in each of them three, and in each of these three more."""
+    rows, index = 1e-9 * random_rows(classes, width), torch.arange(classes)
+    for level, size in enumerate((1.0, 1e-3, 1e-6)):
+        rows += size * random_rows(27, width, seed=level)[index // 3**level % 3]
+    return rows
+
+
 CASES = {
     "random": random_rows(40, 7),
     "simplex": simplex_etf(33, 40),
@@ -36,6 +44,13 @@ CASES = {
     "one far away": torch.cat([random_rows(30, 7), torch.full((1, 7), 1e8).double()]),
     "minority": minority(40, 7, 1e-6),
     "clusters": clusters(40, 7, 3, 1e-5),
+    "clusters in order": clusters(60, 9, 6, 1e-5)[
+        torch.arange(60) % 10 * 6 + torch.arange(60) // 10
+    ],
+    "many small clusters": clusters(60, 9, 20, 1e-5),
+    "clusters in clusters": nested(81, 9),
+    "clusters far away": clusters(60, 9, 3, 1e-2) + 1e6,
+    "a line": torch.linspace(0, 1, 60).double()[:, None].pow(6) * random_rows(1, 5),
     "one feature": random_rows(40, 1),
     "two": random_rows(2, 3),
 }
@@ -70,6 +85,35 @@ def test_whole_rows_are_the_same_and_symmetric():
     np.testing.assert_allclose(
         whole[upper.first, upper.second], upper.values, rtol=1e-11, atol=0
     )
+
+
+def test_few_pairs_of_large_clusters_come_from_differences(monkeypatch):
+    pairs_seen = []
+    monkeypatch.setattr(
+        pairs,
+        "_from_differences",
+        lambda vectors, first, second: pairs_seen.append(len(first)) or first.double(),
+    )
+    for groups in (1, 2, 10):
+        list(squared_distances(clusters(600, 30, groups, 1e-6)))
+    assert sum(pairs_seen) <= 600
+
+
+def test_many_equal_vectors_are_at_exactly_zero():
+    vectors = (random_rows(3, 6) + 0.1).repeat(20, 1)
+    whole = torch.cat([block for _, block in distance_blocks(vectors)])
+    same = torch.arange(60)[:, None] % 3 == torch.arange(60) % 3
+    assert torch.equal(whole == 0, same)
+
+
+@pytest.mark.parametrize("rows", [16, 256])
+@pytest.mark.parametrize("name", ["clusters", "clusters in clusters", "minority"])
+def test_whole_rows_of_clusters_are_those_of_differences(name, rows, monkeypatch):
+    monkeypatch.setattr(pairs, "_BLOCK_ROWS", rows)
+    vectors = CASES[name]
+    whole = torch.cat([block for _, block in distance_blocks(vectors)])
+    expected = (vectors[:, None] - vectors).square().sum(2)
+    torch.testing.assert_close(whole, expected, rtol=1e-11, atol=0)
 
 
 def test_equal_vectors_are_at_exactly_zero():

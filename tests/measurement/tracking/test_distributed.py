@@ -1,10 +1,15 @@
 """Tracking inside a job of two gloo processes, which is started once."""
 
+import math
+import warnings
+
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
+from layerpeel._checks import UndefinedWarning
 from layerpeel.measurement import ClassMoments
-from layerpeel.measurement.tracking import CSVLogger, Tracker
+from layerpeel.measurement.tracking import Clones, CSVLogger, Tracker
 from layerpeel.measurement.tracking.subset import FixedData
 from tests.measurement.tracking.networks import arrays, loader, network
 from tests.measurement.tracking.processes import together
@@ -27,6 +32,8 @@ def job(rank, size, folder):
         "metric": {name: metric(bounds[rank]) for name, bounds in SHARDS.items()},
         "running": running(rank, folder),
         "samples": samples(),
+        "clones": {name: clones(size, rank) for name, size in CACHES.items()},
+        "running clones": running_clones(rank),
     }
 
 
@@ -60,6 +67,37 @@ def running(rank, folder):
 def samples():
     """The rows of a subset that this process reads."""
     return torch.cat([x for x, _ in FixedData(loader(), 13, 0).batches])
+
+
+# What one process cannot keep, none reads a second time.
+CACHES = {"kept": [2**20, 2**20], "lost": [2**20, 10]}
+FOLLOWED = Clones([2, 4], repeats=4)
+
+
+def clones(cache_bytes=(2**20,), rank=0):
+    """What is followed of a network, each process with its share of the data."""
+    options = {"cache_bytes": cache_bytes[rank]}
+    tracker = Tracker(
+        still(), in_double(), metrics=[], clones=FOLLOWED, seed=2, options=options
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedWarning)
+        return tracker.measure(0)
+
+
+def in_double():
+    x, y = arrays()
+    return DataLoader(TensorDataset(x.double(), y), 16)
+
+
+def running_clones(rank):
+    """The same from the features of training, where processes have uneven shares."""
+    (x, y), part = arrays(), slice(0, 7) if rank == 0 else slice(7, 60)
+    model = still()
+    with Tracker(model, mode="running", metrics=[], clones=FOLLOWED, seed=2) as tracker:
+        with tracker.batch(y[part]):
+            model(x[part].double())
+        return tracker.measure(0)
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +138,25 @@ def test_processes_share_a_subset(found):
     assert [len(part) for part in parts] == [7, 6]
     assert torch.equal(parts[0], rows[::2])
     assert torch.equal(parts[1], rows[1::2])
+
+
+def test_chunks_are_read_on_the_samples_of_all_processes(found):
+    expected = clones()
+    for results in found[0]:
+        assert results["clones"]["kept"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_folding_takes_the_features_of_all_processes(found):
+    expected = clones()
+    for results in found[0]:
+        for name, value in results["clones"]["lost"].items():
+            if "folded" in name:
+                assert math.isnan(value)
+            else:
+                assert value == pytest.approx(expected[name], rel=1e-9)
+
+
+def test_running_clones_are_those_of_all_processes(found):
+    expected = {k: v for k, v in clones().items() if "error" not in k}
+    for results in found[0]:
+        assert results["running clones"] == pytest.approx(expected, rel=1e-6)

@@ -99,7 +99,7 @@ def test_the_module_itself_may_be_tracked_and_nothing_is_written(fit, tmp_path):
 @pytest.mark.parametrize("mode", ["evaluate", "running"])
 def test_checkpoints_carry_the_history(fit, tmp_path, mode):
     def callback(module):
-        return TrackerCallback(Tracker(module.net, loader(), mode=mode))
+        return TrackerCallback(Tracker(module.net, loader(), mode=mode, clones=[2]))
 
     module = Module()
     first = callback(module)
@@ -113,6 +113,17 @@ def test_checkpoints_carry_the_history(fit, tmp_path, mode):
     history = second.tracker.history
     assert history["nc1"].steps.tolist() == [4, 8, 12, 16]
     assert list(history)[: len(first.tracker.history)] == list(first.tracker.history)
+    assert history["clones/2/r_squared"].steps.tolist() == [4, 8, 12, 16]
+
+
+def test_clones_are_logged(fit):
+    module = Module()
+    tracker = Tracker(module.net, loader(), metrics=[], clones=[2, 4])
+    trainer = fit(module, [TrackerCallback(tracker)], 1)
+    for name in tracker.history.metrics:
+        logged = float(trainer.callback_metrics[f"collapse/{name}"])
+        assert logged == pytest.approx(tracker.history[name].values[-1], rel=1e-6)
+    assert "clones/4/folded_error" in tracker.history.metrics
 
 
 def test_running_statistics_count_every_sample(fit):

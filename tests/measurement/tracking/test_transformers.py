@@ -124,14 +124,14 @@ def test_reports_reach_other_callbacks(train):
 @pytest.mark.parametrize("restore", [False, True])
 @pytest.mark.parametrize("mode", ["evaluate", "running"])
 def test_checkpoints_carry_the_history(train, tmp_path, mode, restore):
-    first = tracker_of(bert(), mode)
+    first = tracker_of(bert(), mode, clones=[2, 4])
     train(
         first.model,
         TrackerCallback(first),
         save_strategy="epoch",
         restore_callback_states_from_checkpoint=restore,
     )
-    second = tracker_of(bert(), mode)
+    second = tracker_of(bert(), mode, clones=[2, 4])
     train(
         second.model,
         TrackerCallback(second),
@@ -141,6 +141,7 @@ def test_checkpoints_carry_the_history(train, tmp_path, mode, restore):
         restore_callback_states_from_checkpoint=restore,
     )
     assert second.history["nc1"].steps.tolist() == [3, 6, 9]
+    assert second.history["clones/4/r_squared"].steps.tolist() == [3, 6, 9]
     assert list(second.history)[: len(first.history)] == list(first.history)
 
 

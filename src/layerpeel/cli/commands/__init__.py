@@ -11,6 +11,7 @@ import typer
 import layerpeel
 from layerpeel.cli import options as opt
 from layerpeel.cli.commands.about import doctor, explain
+from layerpeel.cli.commands.clones import clones
 from layerpeel.cli.commands.compare import compare
 from layerpeel.cli.commands.demo import demo
 from layerpeel.cli.commands.diagnose import diagnose
@@ -35,6 +36,7 @@ def _root(version: opt.Version = False) -> None:
 
 for _command in (
     diagnose,
+    clones,
     measure,
     merge,
     compare,

@@ -29,6 +29,7 @@ def diagnose(
     num_classes: opt.NumClasses = None,
     class_names: opt.ClassNames = None,
     minority: opt.Minority = None,
+    clones: opt.Clones = False,
     batch_size: opt.BatchSize = 256,
     device: opt.Device = None,
     seed: opt.Seed = 0,
@@ -52,10 +53,12 @@ def diagnose(
         )
         classes = class_options(num_classes, class_names, minority)
         if stats is not None:
-            _check_plain(classes)
+            _check_plain(classes, clones=clones)
         check_report(out)
         check_device(device)
         shared = {**classes, "progress": progress(quiet)}
+        if clones:
+            shared["clones"] = True
         if stats is not None:
             report = Report.of(load_measurement(stats))
         elif features is not None:
@@ -68,7 +71,17 @@ def diagnose(
     exit_for(report.worst, fail_on)
 
 
-def _check_plain(classes: dict[str, object]) -> None:
+def _check_plain(classes: dict[str, object], *, clones: bool) -> None:
+    """Check that nothing is asked for that a file of statistics cannot give.
+
+    Raises:
+        ValueError: If something is.
+    """
+    if clones:
+        raise ValueError(
+            "--stats does not go with --clones: clones are looked for in features, and "
+            "the file has none. Give MODEL with --data, or --features, instead."
+        )
     typed = [f"--{k.replace('_', '-')}" for k, v in classes.items() if v is not None]
     if typed:
         raise ValueError(

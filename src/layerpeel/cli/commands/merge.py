@@ -9,7 +9,7 @@ from layerpeel._checks import FileError, MergeError
 from layerpeel.cli import options as opt
 from layerpeel.cli.console import told
 from layerpeel.cli.output import deliver_measurement
-from layerpeel.cli.usage import check_statistics
+from layerpeel.cli.usage import check_statistics, overwritten
 from layerpeel.measurement import Measurement
 from layerpeel.measurement.files import load_measurement, merge_measurements
 from layerpeel.measurement.files.digest import digest
@@ -36,14 +36,11 @@ def _check_kept(files: Sequence[Path], out: Path | None) -> None:
     Raises:
         FileError: If the output is one of the files.
     """
-    if out is None or not out.exists():
-        return
-    # Symbolic links are followed.
-    same = [file for file in files if file.exists() and out.samefile(file)]
-    if same:
+    same = None if out is None else overwritten(out, files)
+    if same is not None:
         raise FileError(
             f"--out must be another file than those that are merged; `{out}` is "
-            f"`{same[0]}`. Choose another name."
+            f"`{same}`. Choose another name."
         )
 
 

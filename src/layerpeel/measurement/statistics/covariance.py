@@ -16,6 +16,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from layerpeel._checks import ShapeError
+from layerpeel.measurement.statistics.gram import add_gram, mirror
 from layerpeel.measurement.statistics.statistic import Statistic
 
 # Rows converted to float64 at a time: about 2 MB, which a core's cache holds, and never
@@ -148,6 +149,7 @@ def covariance_about(origin: Float64[Tensor, " d"], features: Tensor) -> Covaria
     scatter = origin.new_zeros(len(origin), len(origin))
     for block in blocks:
         centred = (block - origin).sub_(mean)
-        scatter.addmm_(centred.T, centred)
+        add_gram(scatter, centred)
+    mirror(scatter)
     count = torch.tensor(len(features), device=origin.device)
     return Covariance(count, mean, scatter)

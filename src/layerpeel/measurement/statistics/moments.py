@@ -19,6 +19,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from layerpeel._checks import ShapeError, class_indices
+from layerpeel.measurement.statistics.gram import add_gram, mirror
 from layerpeel.measurement.statistics.statistic import Statistic
 
 # Rows folded into one Chan update. The update costs K rows of work, so that it stays
@@ -252,14 +253,15 @@ def _chunk_folded(
         total.index_add_(0, y, centred)
         trace.index_add_(0, y, torch.linalg.vector_norm(centred, dim=1).square_())
         if scatter is not None:
-            scatter.addmm_(centred.T, centred)
+            add_gram(scatter, centred)
     # What rounding the centre has moved it away from the mean so far.
     total += moments.count[:, None] * (moments.mean - relative)
     added = torch.bincount(labels, minlength=len(trace))
     count = moments.count + added
     step = total / count.clamp(min=1)[:, None]
     if scatter is not None:
-        scatter.addmm_(step.T, total, alpha=-1)
+        add_gram(scatter, step, total, sign=-1)
+        mirror(scatter)
     trace = (trace - (step * total).sum(1)).clamp_(min=0)
     mean = torch.where((added > 0)[:, None], relative + step, moments.mean)
     return ClassMoments(count, mean, scatter, trace)

@@ -6,11 +6,10 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -20,12 +19,14 @@ from layerpeel._checks import listed
 from layerpeel._figures import axes, colour, plain, style
 from layerpeel._files import write_whole
 from layerpeel._frames import DataFrame, data_frame
+from layerpeel.measurement.tracking.clone_picture import draw_clones
 from layerpeel.measurement.tracking.records import (
     COLUMNS,
     CSVFormat,
     JSONLinesFormat,
     Record,
 )
+from layerpeel.measurement.tracking.series import Series
 
 # What a picture shows when it is not told: one measure of each kind, zero or one under
 # collapse, as far as they were recorded.
@@ -35,20 +36,6 @@ _MARKERS = ("o", "^", "s", "D", "v")
 # Values over less than this factor are compared better on a linear axis.
 _LOGARITHMIC_RANGE = 10.0
 _MOST_MARKERS = 12
-
-
-class Series(NamedTuple):
-    """One metric over the course of training.
-
-    Attributes:
-        steps: The steps at which it was recorded, with shape :math:`(T,)`.
-        epochs: Their epochs; NaN where there is none.
-        values: Its values; NaN where it was undefined.
-    """
-
-    steps: Int64[np.ndarray, " T"]
-    epochs: Float64[np.ndarray, " T"]
-    values: Float64[np.ndarray, " T"]
 
 
 class History:
@@ -202,23 +189,41 @@ class History:
 
     @style()
     def plot(
-        self, ax: Axes | None = None, *, metrics: Sequence[str] | None = None
+        self,
+        ax: Axes | None = None,
+        *,
+        metrics: Sequence[str] | None = None,
+        clones: str | Sequence[int] | None = None,
+        panel: str | None = None,
     ) -> tuple[Figure, Axes]:
-        r"""Draw metrics over steps.
+        r"""Draw metrics over steps, or clones.
 
         Args:
             ax: Where to draw; a figure of its own by default.
             metrics: Which; when omitted, one measure of each of NC1 to NC4. NC4 is then
                 drawn as the mismatch :math:`1 - \mathrm{NC4}`, so that every line falls
                 to zero under collapse.
+            clones: Widths of chunks that were followed, or ``"all"``: their
+                reconstruction of the layer, the correlation of what they miss, and their
+                errors beside the network's, one panel above another.
+            panel: One of these panels, ``"reconstruction"``, ``"residuals"`` or
+                ``"errors"``; the first one when ``ax`` is given.
 
         Returns:
-            The figure and the axes. The vertical axis is logarithmic where the values
-            are positive and span more than a factor of 10.
+            The figure and the axes, of several panels those of the first. The vertical
+            axis of metrics is logarithmic where their values are positive and span more
+            than a factor of 10.
 
         Raises:
-            KeyError: If a metric was not recorded.
+            KeyError: If a metric, or clones of a width, were not recorded.
+            ValueError: If there is no such panel, or both metrics and clones are asked
+                for.
         """
+        if clones is not None:
+            if metrics is not None:
+                raise ValueError("Pass either `metrics` or `clones`, not both.")
+            recorded = {name: self[name] for name in self.metrics}
+            return draw_clones(ax, recorded, clones, panel)
         chosen = metrics or [name for name in _SHOWN if name in self.metrics]
         lines = {
             plain(name, 32): self[name] for name in (chosen or list(self.metrics)[:5])

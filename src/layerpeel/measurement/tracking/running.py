@@ -53,6 +53,7 @@ class RunningMoments:
         self._waiting: deque[Tensor] = deque(maxlen=_MOST_WAITING)
         self._searching = False
         self._kept: ClassMoments | None = None
+        self._eps = 0.0
         self._handles: list[RemovableHandle] = []
         self.open()
 
@@ -70,6 +71,11 @@ class RunningMoments:
         """
         return self._found().weight
 
+    @property
+    def eps(self) -> float:
+        """The unit of the dtype of features, the coarsest in any process."""
+        return float(max(reducer().gathered(self._eps)))
+
     def update(self, labels: Tensor) -> None:
         """Say which classes the samples of the forward pass before belong to.
 
@@ -86,6 +92,7 @@ class RunningMoments:
         labels = class_indices(labels.detach().cpu(), self._num_classes())
         features = self._features_for(len(labels))
         self._waiting.clear()
+        self._eps = max(self._eps, torch.finfo(features.dtype).eps)
         bad = self._guard.bad_rows(features, labels)
         self._stream.add(features[~bad], labels[~bad])
 
@@ -210,7 +217,7 @@ class RunningMoments:
     ) -> None:
         if self._searching or not module.training:
             return
-        features = _nearest(self._calls, output)
+        features = nearest(self._calls, output)
         self._calls.clear()
         if features is None:
             return
@@ -250,7 +257,7 @@ class RunningMoments:
         return self._head
 
 
-def _nearest(
+def nearest(
     calls: list[tuple[Tensor, Tensor]],
     output: Any,  # noqa: ANN401 - a model may return anything
 ) -> Tensor | None:
@@ -258,6 +265,13 @@ def _nearest(
 
     A head may be called several times, or on every token of a sequence; the call, and
     of each sample the row, whose output is nearest to the logits is the one.
+
+    Args:
+        calls: Inputs and outputs of each call of the head in a forward pass.
+        output: What the model returned.
+
+    Returns:
+        Features on the CPU, in memory of their own; ``None`` if no call fits.
     """
     best: tuple[float, Tensor] | None = None
     for inputs, outputs in calls:

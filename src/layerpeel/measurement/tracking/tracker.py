@@ -23,6 +23,8 @@ from layerpeel.measurement.layers.choice import Layers
 from layerpeel.measurement.measure import measure
 from layerpeel.measurement.measurement import Measurement
 from layerpeel.measurement.sources.device import model_device
+from layerpeel.measurement.tracking.clones import PREFIX, Clones
+from layerpeel.measurement.tracking.followed_clones import FollowedClones
 from layerpeel.measurement.tracking.history import History
 from layerpeel.measurement.tracking.loggers import as_logger
 from layerpeel.measurement.tracking.running import RunningMoments
@@ -88,6 +90,14 @@ class Tracker:
         layers: Layers to record too, as ``layerpeel.measure`` takes them: the NC1
             quotient, CDNV and numerical rank of each, named ``"path/metric"``.
         options: Further keyword arguments of ``layerpeel.measure``.
+        clones: Chunks of the layer before the head to follow too: a list of numbers of
+            neurons, ``"dyadic"`` for powers of two as shares of the width, or
+            :class:`~layerpeel.measurement.tracking.Clones`. Chunks are drawn once from
+            ``seed``. Recorded are, for each width :math:`w`, means over chunks named
+            ``"clones/w/r_squared"``, ``"clones/w/residual_correlation"``,
+            ``"clones/w/raw_error"`` and ``"clones/w/folded_error"``, and their standard
+            deviations, ``"clones/w/r_squared_spread"`` and so on; and the network's own
+            error, ``"clones/full_error"``. Running statistics tell no errors.
 
     Attributes:
         history: What was recorded.
@@ -127,6 +137,7 @@ class Tracker:
         num_classes: int | None = None,
         layers: Layers | None = None,
         options: Mapping[str, Any] | None = None,
+        clones: Clones | str | Sequence[int] | None = None,
     ) -> None:
         self.model, self.mode = model, one_of("mode", mode, MODES)
         self.every = at_least("every", every, 1)
@@ -139,6 +150,7 @@ class Tracker:
             self._options["layers"] = layers
         self._told: set[str] = set()
         self._draw = (subset, seed)
+        self._clones = self._followed(clones, seed)
         self._running: RunningMoments | None = None
         self._data: FixedData | None = None
         self._functions: Mapping[str, OfMeasurement] = {}
@@ -146,6 +158,18 @@ class Tracker:
             self._prepare_running(metrics, subset, eval_loader)
         else:
             self._prepare_data(loader, metrics, eval_loader)
+
+    def _followed(
+        self, clones: Clones | str | Sequence[int] | None, seed: int
+    ) -> FollowedClones | None:
+        if clones is None:
+            return None
+        if self._options.get("light"):
+            raise ValueError(
+                "Clones need the covariance of features, which light mode leaves out. "
+                "Leave `light` out of `options`, or leave `clones` out."
+            )
+        return FollowedClones(Clones.of(clones), seed)
 
     def _prepare_running(
         self, metrics: object, subset: int | None, eval_loader: object
@@ -279,8 +303,8 @@ class Tracker:
         """Return the state, of tensors and plain values, for :func:`torch.save`.
 
         It holds the history, and what tells whether it belongs to a tracker: the names
-        and shapes of the model's parameters, the mode, the metrics, the layers and the
-        subset.
+        and shapes of the model's parameters, the mode, the metrics, the layers, the
+        subset, and what chunks are drawn from.
         """
         return {
             "version": _VERSION,
@@ -296,8 +320,8 @@ class Tracker:
             state: What :meth:`state_dict` returned; also after a trip through JSON.
 
         Raises:
-            StateError: If it is that of another model, mode, selection of metrics or
-                layers, or subset; nothing has changed then.
+            StateError: If it is that of another model, mode, selection of metrics,
+                layers or clones, or subset; nothing has changed then.
         """
         if state.get("version") != _VERSION:
             raise StateError(
@@ -322,6 +346,7 @@ class Tracker:
             "model": _layout(self.model),
             "subset": None if self._draw[0] is None else list(self._draw),
             "layers": _layer_names(self._layers),
+            "clones": None if self._clones is None else self._clones.identity(),
             "indices": indices,
         }
 
@@ -337,24 +362,34 @@ class Tracker:
             if not len(self.history):
                 raise
             warn(f"Metrics are undefined (NaN): {error}")
-            return dict.fromkeys(self._names, math.nan)
+            clones = [name for name in self.history.metrics if name.startswith(PREFIX)]
+            followed = [] if self._clones is None else clones
+            return dict.fromkeys([*self._names, *followed], math.nan)
 
     def _running_scalars(self, running: RunningMoments) -> dict[str, float]:
         try:
-            moments, weight = running.value(), running.weight
+            moments, weight, eps = running.value(), running.weight, running.eps
         finally:
             running.reset()
-        return saying_once(
-            lambda: moment_scalars(moments, weight, self._names), self._told
-        )
+
+        def values() -> dict[str, float]:
+            found = moment_scalars(moments, weight, self._names)
+            if self._clones is not None:
+                found |= self._clones.moment_values(moments, eps)
+            return found
+
+        return saying_once(values, self._told)
 
     def _values(self, measurement: Measurement) -> dict[str, float]:
         values = {
             name: float(function(measurement))
             for name, function in self._functions.items()
         }
-        profile = measurement.profile
-        return values if profile is None else values | layer_scalars(profile)
+        if measurement.profile is not None:
+            values |= layer_scalars(measurement.profile)
+        if self._clones is not None:
+            values |= self._clones.values(measurement, self._options)
+        return values
 
     def _measured(self) -> Measurement:
         assert self._data is not None  # the mode is "evaluate"
@@ -367,7 +402,13 @@ class Tracker:
             "check_deterministic": not len(self.history),
             "progress": False,
         }
-        found = measure(self.model, self._data.batches, **(arguments | self._options))
+        arguments |= self._options
+        batches = self._data.batches
+        found = (
+            measure(self.model, batches, **arguments)
+            if self._clones is None
+            else self._clones.measured(self.model, batches, arguments)
+        )
         self._head = found.head
         return found
 

@@ -1,6 +1,13 @@
 """All checks, in the order in which a report asks them."""
 
 from layerpeel.reports.checks.check import Check, Evidence
-from layerpeel.reports.checks.registry import CHECKS, explain
+from layerpeel.reports.checks.registry import ALL_CHECKS, CHECKS, CLONE_CHECKS, explain
 
-__all__ = ["CHECKS", "Check", "Evidence", "explain"]
+__all__ = [
+    "ALL_CHECKS",
+    "CHECKS",
+    "CLONE_CHECKS",
+    "Check",
+    "Evidence",
+    "explain",
+]

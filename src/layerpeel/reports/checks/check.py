@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from layerpeel.measurement import Measurement
 from layerpeel.reports.advice import Advice
 from layerpeel.reports.candidates import Candidates
 from layerpeel.reports.finding import Finding, NotApplicable, Outcome, Passed, Severity
 from layerpeel.reports.prediction import Predictions
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Check:
-    """A question asked of the evidence.
+class Check(Generic[Seen]):
+    """A question asked of the evidence: of a measurement, or of a clone profile.
 
     Attributes:
         code: Stable identifier such as ``"LP001"``.
@@ -49,9 +52,9 @@ class Check:
     question: str
     source: str
     explanation: str
-    ask: Callable[[Check, Evidence], Outcome]
+    ask: Callable[[Check[Seen], Seen], Outcome]
 
-    def __call__(self, evidence: Evidence) -> Outcome:
+    def __call__(self, evidence: Seen) -> Outcome:
         """Answer the question."""
         return self.ask(self, evidence)
 

@@ -24,7 +24,7 @@ NOT_BY_COUNTS = (
 NO_MINORITY = "the class counts are balanced: there is no minority"
 
 
-def _ask_cosine(check: Check, evidence: Evidence) -> Outcome:
+def _ask_cosine(check: Check[Evidence], evidence: Evidence) -> Outcome:
     measurement = evidence.measurement
     if measurement.groups.balanced:
         return check.not_applicable(NO_MINORITY)
@@ -57,7 +57,7 @@ def _ask_cosine(check: Check, evidence: Evidence) -> Outcome:
     )
 
 
-def _ask_recall(check: Check, evidence: Evidence) -> Outcome:
+def _ask_recall(check: Check[Evidence], evidence: Evidence) -> Outcome:
     measurement = evidence.measurement
     if measurement.groups.balanced:
         return check.not_applicable(NO_MINORITY)
@@ -86,7 +86,7 @@ def _ask_recall(check: Check, evidence: Evidence) -> Outcome:
     )
 
 
-def _ask_norms(check: Check, evidence: Evidence) -> Outcome:
+def _ask_norms(check: Check[Evidence], evidence: Evidence) -> Outcome:
     measurement = evidence.measurement
     if measurement.groups.balanced:
         return check.not_applicable(NO_MINORITY)
@@ -155,7 +155,11 @@ def _predicted_cosine(evidence: Evidence) -> str:
 
 
 def _oversample(
-    check: Check, evidence: Evidence, severity: Severity, measured: str, threshold: str
+    check: Check[Evidence],
+    evidence: Evidence,
+    severity: Severity,
+    measured: str,
+    threshold: str,
 ) -> Finding:
     """Return a finding whose action is the advised oversampling."""
     advice = evidence.advice

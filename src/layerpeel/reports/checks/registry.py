@@ -1,9 +1,11 @@
-"""The list of all checks, and their explanations by code."""
+"""The lists of all checks, and their explanations by code."""
 
 from __future__ import annotations
 
 from layerpeel._checks import one_of
-from layerpeel.reports.checks.check import Check
+from layerpeel.reports.checks.check import Check, Evidence
+from layerpeel.reports.checks.clone_data import FLAT, HELD_OUT, INTERPOLATION, SAMPLES
+from layerpeel.reports.checks.clones import CLONES, LOW_RANK, NULLS, SPARE
 from layerpeel.reports.checks.minority import COSINE, NORMS, RECALL
 from layerpeel.reports.checks.terminal import (
     ABSENT,
@@ -13,8 +15,9 @@ from layerpeel.reports.checks.terminal import (
     VANISHED,
 )
 from layerpeel.reports.checks.theory import CONVENTION, FIT
+from layerpeel.reports.clone_evidence import CloneEvidence
 
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Check[Evidence], ...] = (
     COSINE,
     RECALL,
     NORMS,
@@ -26,6 +29,25 @@ CHECKS: tuple[Check, ...] = (
     CONVENTION,
     VANISHED,
 )
+"""The checks of a measurement."""
+
+CLONE_CHECKS: tuple[Check[CloneEvidence], ...] = (
+    CLONES,
+    LOW_RANK,
+    SAMPLES,
+    NULLS,
+    HELD_OUT,
+    INTERPOLATION,
+    SPARE,
+    FLAT,
+)
+"""The checks of a clone profile."""
+
+ALL_CHECKS: tuple[Check[Evidence] | Check[CloneEvidence], ...] = (
+    *CHECKS,
+    *CLONE_CHECKS,
+)
+"""The checks of measurements and of clone profiles, in the order of their codes."""
 
 
 def explain(code: str) -> str:
@@ -44,7 +66,7 @@ def explain(code: str) -> str:
         >>> explain("LP004").splitlines()[0]
         'LP004: Classes without samples'
     """
-    checks = {check.code: check for check in CHECKS}
+    checks = {check.code: check for check in ALL_CHECKS}
     check = checks[one_of("code", code.upper(), checks)]
     return (
         f"{check.code}: {check.title}\n\n{check.explanation}\n\n"

@@ -17,7 +17,7 @@ from layerpeel.reports.finding import Outcome, Severity
 ONE_SAMPLE = "every class has one sample, which is its own class mean"
 
 
-def _ask_absent(check: Check, evidence: Evidence) -> Outcome:
+def _ask_absent(check: Check[Evidence], evidence: Evidence) -> Outcome:
     measurement = evidence.measurement
     absent = [
         name
@@ -42,7 +42,7 @@ def _ask_absent(check: Check, evidence: Evidence) -> Outcome:
     )
 
 
-def _ask_scatter(check: Check, evidence: Evidence) -> Outcome:
+def _ask_scatter(check: Check[Evidence], evidence: Evidence) -> Outcome:
     if max(evidence.measurement.class_counts) == 1:
         return check.not_applicable(ONE_SAMPLE)
     quotient = evidence.measurement.nc1_quotient()
@@ -65,7 +65,7 @@ def _ask_scatter(check: Check, evidence: Evidence) -> Outcome:
     )
 
 
-def _ask_nearest_mean(check: Check, evidence: Evidence) -> Outcome:
+def _ask_nearest_mean(check: Check[Evidence], evidence: Evidence) -> Outcome:
     if max(evidence.measurement.class_counts) == 1:
         return check.not_applicable(ONE_SAMPLE)
     nearest = evidence.measurement.nearest_mean
@@ -94,7 +94,7 @@ def _ask_nearest_mean(check: Check, evidence: Evidence) -> Outcome:
     )
 
 
-def _ask_vanished(check: Check, evidence: Evidence) -> Outcome:
+def _ask_vanished(check: Check[Evidence], evidence: Evidence) -> Outcome:
     logits = evidence.measurement.geometry().logits
     largest = float(logits.abs().nan_to_num().max())
     measured = f"The largest centred logit of a class mean is {largest:.3g}."
@@ -114,7 +114,7 @@ def _ask_vanished(check: Check, evidence: Evidence) -> Outcome:
     )
 
 
-def _ask_dead_units(check: Check, evidence: Evidence) -> Outcome:
+def _ask_dead_units(check: Check[Evidence], evidence: Evidence) -> Outcome:
     measurement = evidence.measurement
     dead, width = len(measurement.dead_units), measurement.width
     share = dead / width

@@ -9,7 +9,7 @@ from layerpeel.reports.checks.check import Check, Evidence
 from layerpeel.reports.finding import Outcome, Severity
 
 
-def _ask_fit(check: Check, evidence: Evidence) -> Outcome:
+def _ask_fit(check: Check[Evidence], evidence: Evidence) -> Outcome:
     default = evidence.predictions.default
     if default is None:
         return check.not_applicable(evidence.predictions.reason)
@@ -50,7 +50,7 @@ def _nearest_variant(evidence: Evidence) -> str:
     )
 
 
-def _ask_convention(check: Check, evidence: Evidence) -> Outcome:
+def _ask_convention(check: Check[Evidence], evidence: Evidence) -> Outcome:
     cosines = evidence.predictions.cosines
     if evidence.measurement.groups.balanced:
         return check.not_applicable("for balanced classes the prediction is the ETF")

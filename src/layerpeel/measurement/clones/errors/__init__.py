@@ -1,0 +1,1 @@
+"""How often a classifier errs that reads a chunk only."""

@@ -1,0 +1,1 @@
+"""What curves of chunks prove: critical widths, power laws, nulls, claims."""

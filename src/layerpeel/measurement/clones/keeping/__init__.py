@@ -1,0 +1,1 @@
+"""Which neurons to keep, and what that changes."""

@@ -1,0 +1,1 @@
+"""The samples of a layer, from a model and a loader or from arrays."""

@@ -1,0 +1,1 @@
+"""How well chunks reconstruct their layer, from covariances."""
