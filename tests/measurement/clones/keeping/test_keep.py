@@ -296,3 +296,19 @@ def test_refuses_a_covariance_of_no_or_infinite_data():
     kept = keep(Covariance.of(draw(9, 3)), width=1)
     with pytest.raises(ShapeError, match="margins"):
         kept.decision_bound(torch.zeros(0))
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_copies_up_to_the_rounding_of_float32_are_copies(shift):
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(500, 6, generator=generator)
+    scales = 1 + torch.rand(8, generator=generator)
+    features = torch.cat([(base + shift) * float(a) for a in scales], 1)
+    assert features.dtype == torch.float32
+    weight = torch.randn(3, 48, generator=generator)
+    covariance = Covariance.of(features)
+    kept = keep(covariance, weight, tolerance=0.0, eps=torch.finfo(torch.float32).eps)
+    assert kept.width == kept.rank == 6
+    assert kept.change.relative < 1e-4
+    if shift:  # to float64 that rounding is a neuron of its own
+        assert keep(covariance, weight, tolerance=0.0).rank > 6

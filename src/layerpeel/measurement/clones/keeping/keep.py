@@ -36,6 +36,7 @@ from layerpeel._tolerances import EPS, covariance_rank_tolerance
 from layerpeel.measurement.clones.chunks import draw_permutation
 from layerpeel.measurement.clones.keeping.measured_change import MeasuredChange
 from layerpeel.measurement.clones.keeping.pivots import Pivots, pivots
+from layerpeel.measurement.clones.reconstruction.rounding import rounding_scatter
 from layerpeel.measurement.statistics.covariance import Covariance
 
 SELECTIONS = ("pivoted", "random")
@@ -154,6 +155,7 @@ def keep(
     tolerance: float | None = None,
     select: str = "pivoted",
     generator: torch.Generator | None = None,
+    eps: float = EPS,
 ) -> Kept:
     r"""Select neurons to keep, and fold the reconstruction of all into the consumer.
 
@@ -170,6 +172,9 @@ def keep(
         select: ``"pivoted"``, each the best beside those before it (Cholesky with
             pivots), or ``"random"``, a uniformly random chunk for comparison.
         generator: Where randomness comes from; needed for ``"random"``.
+        eps: The unit of the dtype that features were computed in, such as
+            ``torch.finfo(torch.float32).eps``; what it leaves of a copy is none of its
+            own.
 
     Returns:
         The neurons, the new consumer, and what changes.
@@ -191,7 +196,7 @@ def keep(
     """
     covariance = _usable(covariance)
     order = _order(covariance.width, select, generator)
-    limit = _limit(covariance.width, width, tolerance)
+    limit = _limit(covariance.width, width, tolerance, eps)
     if weight is not None:
         weight = _fitting("weight", weight, (-1, covariance.width))
     chosen = pivots(
@@ -200,6 +205,8 @@ def keep(
         width=None if width is None else int(width),
         tolerance=0.0 if width is not None else limit,
         order=order,
+        eps=eps,
+        noise=rounding_scatter(covariance, eps),
     )
     return _folded(covariance, chosen, weight, bias, limit)
 
@@ -328,7 +335,9 @@ def _fitting(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
     return value
 
 
-def _limit(neurons: int, width: int | None, tolerance: float | None) -> float:
+def _limit(
+    neurons: int, width: int | None, tolerance: float | None, eps: float
+) -> float:
     """Check width or tolerance; return the tolerance in force, NaN for a width."""
     if (width is None) == (tolerance is None):
         raise ValueError(
@@ -347,7 +356,7 @@ def _limit(neurons: int, width: int | None, tolerance: float | None) -> float:
             "`tolerance` must be a finite number of at least 0, a relative change of "
             f"the output; got {tolerance!r}."
         )
-    return max(number, covariance_rank_tolerance(neurons, EPS))
+    return max(number, covariance_rank_tolerance(neurons, eps))
 
 
 def _order(

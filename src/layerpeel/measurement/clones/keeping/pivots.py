@@ -60,13 +60,15 @@ def pivots(
     width: int | None = None,
     tolerance: float = 0.0,
     order: Int64[Tensor, " m"] | None = None,
+    eps: float = EPS,
+    noise: Float64[Tensor, " W"] | None = None,
 ) -> Pivots:
     r"""Take neurons until there are enough of them, or little enough is left.
 
     By default each is the one that leaves least: of the consumer's output
     :math:`\mathrm{tr}\, V R V^\top` when there is a consumer, and otherwise the one with
     the largest residual variance. A neuron whose residual is below rounding, a share
-    :math:`W \varepsilon` of its own variance, is never a pivot.
+    :math:`W \varepsilon` of its own variance or more, is never a pivot.
 
     Args:
         scatter: The centred scatter :math:`G`, with shape :math:`(W, W)`.
@@ -77,14 +79,16 @@ def pivots(
             cancel in the output, so that its change is not known to that, all are taken
             that are no linear combination of others.
         order: Take them in this order, whatever they leave.
+        eps: The unit of the dtype that features were computed in.
+        noise: Sums of squares that rounding leaves of neurons far from the origin.
 
     Example:
         >>> h = torch.tensor([[1.0, -2.0, 0.0], [-1.0, 2.0, 0.0]]).double()
         >>> pivots(h.T @ h).neurons.tolist()  # of two clones the larger
         [1]
     """
-    process = _Elimination(scatter, weight, width or len(scatter))
-    floor = covariance_rank_tolerance(len(scatter), EPS)
+    floor = covariance_rank_tolerance(len(scatter), eps)
+    process = _Elimination(scatter, weight, width or len(scatter), floor**2, noise)
     enough = max(tolerance, floor) ** 2 - process.noise
     waiting = None if order is None else order.tolist()
     taken: list[int] = []
@@ -107,16 +111,24 @@ def pivots(
 class _Elimination:
     """Takes one neuron at a time out of a scatter, and keeps what that leaves."""
 
-    def __init__(self, scatter: Tensor, weight: Tensor | None, most: int) -> None:
+    def __init__(
+        self,
+        scatter: Tensor,
+        weight: Tensor | None,
+        most: int,
+        rounding: float,
+        noise: Tensor | None,
+    ) -> None:
         self.scatter = scatter
         self.neurons: list[int] = []
         self.rows = scatter.new_zeros(min(most, len(scatter)), len(scatter))
         self.diagonal = scatter.diagonal().clone()
-        rounding = len(scatter) * EPS
         # Of its own variance, since scaling a neuron changes nothing; and of the
         # largest, squared, since a constant one may have a variance of pure rounding.
         largest = float(self.diagonal.max())
         self.cutoff = rounding * self.diagonal + rounding**2 * largest
+        if noise is not None:
+            self.cutoff = self.cutoff.maximum(noise)
         if weight is not None and len(weight) > len(scatter):
             # Only lengths of outputs matter, and a rotation of outputs keeps them.
             weight = torch.linalg.qr(weight, mode="r").R

@@ -153,6 +153,7 @@ def assembled(
         fitted=_curves(found.fitted, fitted),
         held_out=_curves(found.held_out, *others) if found.held_out else None,
         covariance=covariance,
+        eps=eps,
         silent=silent.nonzero().flatten(),
         held_out_covariance=found.held_out.covariance if found.held_out else None,
         shared=_shared(found, eps),

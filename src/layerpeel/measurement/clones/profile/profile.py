@@ -35,6 +35,7 @@ from layerpeel.measurement.clones.layer.layer_data import Consumer, LayerData
 from layerpeel.measurement.clones.profile.curves import CloneCurves
 from layerpeel.measurement.clones.profile.judgement import Judgement, max_width
 from layerpeel.measurement.clones.profile.picture import Drawn, draw_profile
+from layerpeel.measurement.clones.reconstruction.rounding import rounding_scatter
 from layerpeel.measurement.statistics.covariance import Covariance
 
 # A power law with an asymptote has three parameters.
@@ -58,6 +59,7 @@ class CloneProfile:
         fitted: On the data that reconstructions were fitted to: the training set.
         held_out: The same on held-out data, if there were any.
         covariance: Of the layer on the training set.
+        eps: The unit of the dtype that features were computed in.
         silent: Neurons that hardly ever fire on the training set, and constant ones, with
             shape :math:`(s,)`. Nothing was reconstructed from them, except by the
             paper's definitions.
@@ -81,6 +83,7 @@ class CloneProfile:
     fitted: CloneCurves
     held_out: CloneCurves | None
     covariance: Covariance
+    eps: float
     silent: Int64[Tensor, " s"]
     held_out_covariance: Covariance | None
     shared: float
@@ -131,7 +134,11 @@ class CloneProfile:
         Exact clones show here whatever random chunks do: copies of single neurons are
         all in a chunk of so many only by luck. ``keep(tolerance=0)`` finds them.
         """
-        return len(pivots(self.covariance.scatter, tolerance=0.0).neurons)
+        noise = rounding_scatter(self.covariance, self.eps)
+        found = pivots(
+            self.covariance.scatter, tolerance=0.0, eps=self.eps, noise=noise
+        )
+        return len(found.neurons)
 
     @cached_property
     def floor(self) -> Float64[Tensor, " m"]:
@@ -269,6 +276,7 @@ class CloneProfile:
             tolerance=tolerance,
             select=select,
             generator=generator,
+            eps=self.eps,
         )
         return replace(
             kept,
