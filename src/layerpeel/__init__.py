@@ -12,6 +12,7 @@ from layerpeel.geometry import (
     simplex_etf,
     split_classes,
 )
+from layerpeel.landscape import CriticalPoint, classify_point, escape, polish
 from layerpeel.measurement import (
     CloneProfile,
     History,
@@ -115,6 +116,11 @@ __all__ = [
     "measure_features",
     "merge_measurements",
     "save_measurement",
+    # what kind of point a network is at
+    "CriticalPoint",
+    "classify_point",
+    "escape",
+    "polish",
     # networks of several widths
     "WidthFamily",
     "train_family",

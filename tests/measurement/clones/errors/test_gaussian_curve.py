@@ -12,8 +12,8 @@ from layerpeel.measurement.clones.errors.chunk_errors import (
     chunk_errors,
 )
 from layerpeel.measurement.clones.errors.gaussian_curve import GaussianCurve
-from tests.measurement.clones.layers import normal, seeded
 from tests.measurement.clones.errors.test_chunk_errors import problem
+from tests.measurement.clones.layers import normal, seeded
 
 
 def exact_moments(h, weight, bias, size):
