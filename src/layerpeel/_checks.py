@@ -73,6 +73,10 @@ class LossError(LayerpeelError, ValueError):
     """A loss function does not give the risk of a batch, or cannot be differentiated."""
 
 
+class EditError(LayerpeelError, ValueError):
+    """A model cannot be edited as asked; the message names what is in the way."""
+
+
 def one_of(name: str, value: object, allowed: Iterable[str]) -> str:
     """Return ``value`` if it is allowed; of one in other letters say which is meant.
 

@@ -19,7 +19,8 @@ _READINGS = (
 )
 _RECONSTRUCTION = (
     "R^2 and the correlation of what chunks miss stand beside random rotations of the "
-    "layer, which have its covariance spectrum and no clones"
+    "layer, which have its covariance spectrum and no clones: where the curves agree, "
+    "low rank alone explains the reconstruction"
 )
 
 

@@ -38,7 +38,7 @@ def clones(
     layer: opt.Layer = None,
     widths: opt.Widths = "dyadic",
     repeats: opt.Repeats = 40,
-    scope: opt.Scope = "complement",
+    scope: opt.Scope = None,
     paper: opt.Paper = False,
     no_untrained: opt.NoUntrained = False,
     maps: opt.Maps = None,
@@ -107,12 +107,12 @@ def _document(report: CloneReport, narrowed: KeptLayer | None) -> AbstractDocume
     return report if narrowed is None else KeptReport(report, narrowed)
 
 
-def _chunks(widths: str, repeats: int, scope: str, seed: int) -> dict[str, Any]:
+def _chunks(widths: str, repeats: int, scope: str | None, seed: int) -> dict[str, Any]:
     """Return what was typed about chunks, as arguments."""
     return {
         "widths": chunk_widths(widths),
         "repeats": repeats,
-        "scope": one_of("--scope", scope, SCOPES),
+        "scope": None if scope is None else one_of("--scope", scope, SCOPES),
         "generator": torch.Generator().manual_seed(seed),
     }
 

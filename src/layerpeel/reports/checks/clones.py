@@ -155,10 +155,10 @@ def _ask_nulls(check: Check[CloneEvidence], evidence: CloneEvidence) -> Outcome:
             "clones that know their signals up to noise."
         ),
         action=(
-            "Do not call these chunks clones. Look at the readout, which low rank does "
-            "not explain, and at wider chunks, which miss less."
+            "Do not call these chunks clones by this claim. Look at the readout, which "
+            "low rank does not explain, and at wider chunks, which miss less."
         ),
-        command='lp.clone_profile(model, loader, widths="all").plot()',
+        command="lp.clone_profile(model, loader, eval_loader=test).plot()",
     )
 
 
@@ -232,7 +232,7 @@ LOW_RANK = Check(
 
 NULLS = Check(
     code="LP033",
-    title="What looks like clones is explained by something else",
+    title="A claim of clones does not survive its null",
     question="Do the claims of clones survive their nulls?",
     source=(
         f"The claims: {PAPER}; the nulls and the factor: convention of this package; "

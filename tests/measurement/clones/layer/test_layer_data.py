@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from layerpeel._checks import NonFiniteError, ShapeError
+from layerpeel.measurement.clones.errors.decisions import count_wrong
 from layerpeel.measurement.clones.layer.array_data import array_data
 from layerpeel.measurement.clones.layer.layer_data import (
     Consumer,
@@ -9,7 +10,6 @@ from layerpeel.measurement.clones.layer.layer_data import (
     LayerSource,
     check_finite_consumer,
     same_layer,
-    wrong_decisions,
 )
 from tests.measurement.clones.layers import correlated, normal
 
@@ -40,11 +40,11 @@ def test_wrong_decisions_are_counted_as_argmax_decides():
 
 def test_a_single_logit_decides_by_its_sign():
     logits = torch.tensor([[2.0], [-1.0], [0.0], [0.0], [3.0]])
-    assert wrong_decisions(logits, torch.tensor([1, 0, 0, 1, 0])) == 3
+    assert count_wrong(logits, torch.tensor([1, 0, 0, 1, 0])) == 3
     h = normal(30, 4)
     data = array_data(h, (h[:, 0] > 0).long(), weight=torch.eye(4)[:1])
     assert (data.num_classes, data.wrong(), data.wrong(torch.neg)) == (2, 0, 30)
-    assert wrong_decisions(torch.zeros(3, 2), torch.tensor([0, 1, 1])) == 2
+    assert count_wrong(torch.zeros(3, 2), torch.tensor([0, 1, 1])) == 2
 
 
 def test_an_edit_must_keep_the_shape():

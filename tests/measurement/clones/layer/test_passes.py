@@ -90,3 +90,17 @@ def test_labels_are_checked_in_every_pass():
     passes = Passes(nn.Linear(1, 1), Drawing())
     with pytest.raises(LabelError, match=r"\[0, 1\)"):
         list(passes.run(lambda batch: batch.labels, 1))
+
+
+def test_other_inputs_with_the_same_labels_are_refused():
+    class Augmented:
+        def __iter__(self):
+            for _ in range(3):
+                yield torch.rand(5, 1, generator=self.generator), torch.zeros(5).long()
+
+        generator = torch.Generator().manual_seed(0)
+
+    passes = Passes(nn.Linear(1, 1), Augmented())
+    inputs_of(passes)
+    with pytest.raises(BatchError, match=r"same inputs.*augmentation"):
+        inputs_of(passes)

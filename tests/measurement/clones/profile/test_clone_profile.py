@@ -845,3 +845,53 @@ def test_of_exact_clones_nothing_is_missed_that_could_be_correlated(seed, held_o
     )
     known = found.scored.correlation["complement"]
     assert bool((known.isnan() | (known <= 1)).all())
+
+
+def test_fewer_samples_than_neurons_at_every_width_equal_least_norm():
+    features, other = normal(12, 20), normal(80, 20, seed=1) + 0.3
+    with pytest.warns(UserWarning, match="more samples"):
+        found = lp.clone_profile_features(
+            features, eval_features=other, widths="all", repeats=1
+        )
+    order = torch.Generator().manual_seed(0)
+    for _ in (1, 2, 5, 10, 20):  # as the dyadic chunks are drawn before the orders
+        torch.randperm(20, generator=order)
+    chunk = torch.randperm(20, generator=order)
+    mean = features.mean(0)
+    for w in (3, 11, 12, 15, 19):
+        inside, rest = chunk[:w], chunk[w:]
+        fit = (
+            torch.linalg.pinv((features - mean)[:, inside]) @ (features - mean)[:, rest]
+        )
+        missed = (other - mean)[:, rest] - (other - mean)[:, inside] @ fit
+        total = (other - other.mean(0))[:, rest].square().sum()
+        expected = float(1 - missed.square().sum() / total)
+        got = float(found.held_out.r_squared["complement"][w - 1, 0])
+        assert got == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_all_widths_of_the_narrowest_layers(width):
+    found = lp.clone_profile_features(normal(50, width), widths="all", repeats=2)
+    assert found.widths == tuple(range(1, width + 1))
+
+
+def test_a_data_loader_leaves_the_random_state_as_it_was():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+    data = torch.utils.data.TensorDataset(normal(64, 4).float(), torch.arange(64) % 2)
+    loader = torch.utils.data.DataLoader(data, 16)
+    before = torch.get_rng_state()
+    lp.clone_profile(model, loader, repeats=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_definitions_of_the_paper_count_all_neurons():
+    assert (
+        lp.clone_profile_features(normal(50, 4), repeats=1, paper=True).scope == "all"
+    )
+    assert lp.clone_profile_features(normal(50, 4), repeats=1).scope == "complement"
+
+
+def test_the_paper_has_a_ridge_at_every_width_that_is_asked_for():
+    with pytest.raises(ValueError, match="no ridge"):
+        lp.clone_profile_features(normal(50, 4), widths="all", paper=True)

@@ -1,5 +1,4 @@
 import json
-import math
 import warnings
 
 import pytest
@@ -138,13 +137,57 @@ def test_a_layer_by_itself_has_its_reconstruction_alone():
     assert found.num_clones == found.critical["reconstruction"].clones
 
 
-def test_a_criterion_that_is_not_met_leaves_the_number_of_clones_open():
+def test_where_no_chunk_meets_a_criterion_the_layer_is_one_clone():
     found = profile(widths=[1, 2])
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        assert math.isnan(found.num_clones)
-    assert any("by reconstruction is undefined" in str(w.message) for w in said)
+    assert found.num_clones == 1
+    assert found.critical["reconstruction"].below == 2
     assert {c.name: c.survives for c in found.claims}["reconstruction"] is False
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wider_chunks_than_half_of_the_layer_change_no_answer(seed):
+    scales = torch.logspace(-1, 1, 32, dtype=torch.float64)
+    signals, noise = normal(300, 3, seed=seed), normal(300, 32, seed=seed + 10)
+    features = (signals @ normal(3, 32, seed=seed + 20) + 0.5 * noise) * scales
+    found = lp.clone_profile_features(
+        features[:200],
+        eval_features=features[200:],
+        widths=[4, 8, 16, 29, 31],
+        repeats=9,
+    )
+    few = [found.widths.index(w) for w in (4, 8, 16)]
+    curve = found.held_out.r_squared["complement"].mean(1)[few]
+    met = [
+        w
+        for w, r in zip((4, 8, 16), curve, strict=True)
+        if r >= found.reconstruction_least
+    ]
+    assert found.critical_width == (met[0] if met else 32)
+
+
+def test_a_power_law_needs_no_errors_on_the_training_set():
+    features, labels = normal(200, 16), torch.arange(200) % 3
+    found = lp.clone_profile_features(
+        features,
+        None,
+        weight=normal(3, 16, seed=1),
+        eval_features=features,
+        eval_labels=labels,
+        repeats=3,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", lp.UndefinedWarning)
+        assert found.power_law().widths == (1, 2, 4, 8)
+
+
+def test_with_one_logit_a_tie_is_an_error_before_and_after():
+    found = lp.clone_profile_features(
+        torch.zeros(50, 4), torch.arange(50) % 2, weight=torch.ones(1, 4), repeats=2
+    )
+    assert found.fitted.full_error == 1
+    with pytest.warns(lp.UndefinedWarning, match="does not vary"):
+        assert found.keep(width=4).measured.error_before == 1
+    assert any("2 to 32 logits" in cause for cause in found.cause)
 
 
 def test_claims_are_made_about_the_numbers_of_the_profile(full):

@@ -94,3 +94,13 @@ def test_is_undefined_on_held_out_data_that_do_not_vary():
     with pytest.warns(UndefinedWarning, match="over the 5 samples"):
         found = reconstruction_ceiling(Covariance.of(normal(9, 3)), held_out)
     assert math.isnan(found)
+
+
+@pytest.mark.parametrize("width", [512, 1024])
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-7])
+def test_many_copies_of_one_signal_share_everything(width, noise):
+    generator = torch.Generator().manual_seed(0)
+    signal = torch.randn(1500, 1, generator=generator, dtype=torch.float64)
+    other = torch.randn(1500, width, generator=generator, dtype=torch.float64)
+    covariance = Covariance.of(signal + noise * other)
+    assert reconstruction_ceiling(covariance) == pytest.approx(1.0, abs=1e-6)

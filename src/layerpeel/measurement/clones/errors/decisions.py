@@ -7,6 +7,19 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 
+def count_wrong(logits: Tensor, labels: Int64[Tensor, " n"]) -> int:
+    """Count the samples whose largest logit is not the one of their class.
+
+    Args:
+        logits: With shape :math:`(n, K)`; of a single logit the sign is the class, and
+            zero is an error.
+        labels: Class indices, with shape :math:`(n,)`.
+    """
+    if logits.shape[1] == 1:
+        return int((logits[:, 0] * (2 * labels - 1) <= 0).sum())
+    return int((logits.argmax(1) != labels).sum())
+
+
 def wrong_decisions(
     logits: Float64[Tensor, "r K n"], labels: Int64[Tensor, " n"]
 ) -> Int64[Tensor, " r"]:

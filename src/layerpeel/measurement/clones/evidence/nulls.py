@@ -193,7 +193,8 @@ def untrained(model: nn.Module, generator: torch.Generator) -> nn.Module:
     _check_resettable(model)
     fresh = copy.deepcopy(model)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    devices = sorted({p.device.index or 0 for p in fresh.parameters() if p.is_cuda})
+    # Seeding reaches every device, whether or not the model is there.
+    devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         torch.manual_seed(seed)
         for module in _inside_out(fresh):

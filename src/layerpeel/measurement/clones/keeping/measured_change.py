@@ -78,6 +78,8 @@ class _Sums:
         self.squares += float(distances.square().sum())
         self.largest = max(self.largest, *distances.tolist(), 0.0)
         old, new, y = _decided(before), _decided(after), labels.to(before.device)
+        if before.shape[1] == 1:
+            y = 2 * y - 1
         self.moved += int((old != new).sum())
         self.wrong_before += int((old != y).sum())
         self.wrong_after += int((new != y).sum())
@@ -111,9 +113,9 @@ class _Sums:
 
 
 def _decided(outputs: Tensor) -> Tensor:
-    """Return the classes decided for; with a single logit its sign decides."""
+    """Return the classes decided for; of a single logit the sign, and zero is neither."""
     if outputs.shape[1] == 1:
-        return (outputs[:, 0] > 0).long()
+        return outputs[:, 0].sign().long()
     return outputs.argmax(1)
 
 

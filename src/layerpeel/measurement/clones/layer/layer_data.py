@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from torch import Tensor
 
 from layerpeel._checks import NonFiniteError, ShapeError
+from layerpeel.measurement.clones.errors.decisions import count_wrong
 from layerpeel.measurement.layers.gatherer import Gatherer
 from layerpeel.measurement.sources.finite import FiniteGuard
 from layerpeel.measurement.statistics.covariance import Covariance, covariance_about
@@ -137,7 +138,7 @@ class LayerData:
                 "them, or look at reconstruction alone."
             )
         edit = _checked(edit or _unchanged)
-        return sum(wrong_decisions(*pair) for pair in self._decided(edit))
+        return sum(count_wrong(*pair) for pair in self._decided(edit))
 
     def covariance(self) -> Covariance:
         """Return count, mean and scatter of all neurons; computed once."""
@@ -189,18 +190,6 @@ class CovarianceStream:
         if self._origin is None:
             self._origin = features[0].to(torch.float64)
         self._about = self._about.merge(covariance_about(self._origin, features))
-
-
-def wrong_decisions(logits: Tensor, labels: Int64[Tensor, " n"]) -> int:
-    """Count the samples whose largest logit is not the one of their class.
-
-    Args:
-        logits: With shape :math:`(n, K)`; of a single logit the sign is the class.
-        labels: Class indices, with shape :math:`(n,)`.
-    """
-    if logits.shape[1] == 1:
-        return int((logits[:, 0] * (2 * labels - 1) <= 0).sum())
-    return int((logits.argmax(1) != labels).sum())
 
 
 def classes_of(outputs: int) -> int:

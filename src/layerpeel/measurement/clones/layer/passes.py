@@ -20,6 +20,9 @@ from layerpeel.measurement.sources.nested import tensors
 
 T = TypeVar("T")
 
+# Sums of a batch in float64 agree to rounding when it is the same, on any device.
+_SAME_INPUTS = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class _RandomState:
@@ -86,6 +89,7 @@ class Passes:
         self.repeatable = self._batches.repeatable
         self._kept: list[Batch] | None = None
         self._labels: Tensor | None = None
+        self._inputs: Tensor | None = None
 
     def run(
         self, step: Callable[[Batch], T], num_classes: int
@@ -104,7 +108,7 @@ class Passes:
         """
         state, self._next = self._next, self._start
         batches = self._batches.run(num_classes) if self._kept is None else self._kept
-        stream, labels = iter(batches), []
+        stream, labels, inputs = iter(batches), [], []
         while True:
             with evaluating(self._model):
                 state.restore()
@@ -114,8 +118,23 @@ class Passes:
             if batch is None or value is None:
                 break
             labels.append(batch.labels)
+            if self._kept is None:
+                inputs.append(_fingerprint(batch))
             yield value, batch.labels
         self._check_same(torch.cat(labels) if labels else torch.zeros(0).long())
+        self._check_inputs(torch.tensor(inputs, dtype=torch.float64))
+
+    def _check_inputs(self, inputs: Tensor) -> None:
+        if self._kept is not None:
+            return
+        if self._inputs is None:
+            self._inputs = inputs
+        if not torch.allclose(inputs, self._inputs, _SAME_INPUTS, 0.0, equal_nan=True):
+            raise BatchError(
+                f"`{self._name}` must give the same inputs each time it is read; it gave "
+                "others with the same labels. Leave out augmentation, or pass a larger "
+                "`cache_bytes`."
+            )
 
     def keep(self, batches: list[Batch]) -> None:
         """Read these from now on, all batches of a loader that can be read once."""
@@ -131,6 +150,15 @@ class Passes:
                 f"{len(self._labels)}. Pass one that does not shuffle, such as "
                 "`DataLoader(dataset, shuffle=False)`, or a larger `cache_bytes`."
             )
+
+
+def _fingerprint(batch: Batch) -> float:
+    """Return a number that other inputs do not have, but for an unlikely chance."""
+    values = [t for t in tensors((batch.args, batch.kwargs)) if not t.is_complex()]
+    return sum(
+        (k + 1) * float(t.detach().to(torch.float64).abs().sqrt().sum())
+        for k, t in enumerate(values)
+    )
 
 
 def copied(batch: Batch) -> tuple[Batch, int]:

@@ -13,8 +13,10 @@ from layerpeel.measurement.clones.evidence.nulls import NullCurves, spectrum_nul
 from layerpeel.measurement.clones.layer.layer_data import LayerData, same_layer
 from layerpeel.measurement.clones.profile.curves import CloneCurves
 from layerpeel.measurement.clones.profile.error_curves import (
+    GAUSSIAN_CLASSES,
     ErrorCurves,
     error_curves,
+    expects,
     hidden_error_curves,
 )
 from layerpeel.measurement.clones.profile.profile import CloneProfile
@@ -69,7 +71,11 @@ def profile_of(
     )
     sets = [one for one in (data, held_out) if one is not None]
     errors = [_errors(protocol, grid, one, fitted_to, found) for one in sets]
-    causes = [_why_no_consumer(data), *(_why_no_errors(one) for one in sets)]
+    causes = [
+        _why_no_consumer(data),
+        _why_not_expected(data),
+        *(_why_no_errors(one) for one in sets),
+    ]
     if isinstance(fresh, str):
         causes.append(fresh)
     profile = assembled(
@@ -105,6 +111,15 @@ def _errors(
 
 def _why_no_consumer(data: LayerData) -> str:
     return data.cause and f"Nothing can be folded into a consumer: {data.cause}."
+
+
+def _why_not_expected(data: LayerData) -> str:
+    if data.consumer is None or not data.classifies or expects(len(data.consumer.bias)):
+        return ""
+    return (
+        "The expected error without drawing chunks is computed for 2 to "
+        f"{GAUSSIAN_CLASSES} logits; there are {len(data.consumer.bias)}."
+    )
 
 
 def _why_no_errors(data: LayerData) -> str:

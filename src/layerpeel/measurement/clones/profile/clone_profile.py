@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ def clone_profile(
     widths: Widths = "dyadic",
     repeats: int = 40,
     eval_loader: Iterable[Any] | None = None,
-    scope: str = "complement",
+    scope: str | None = None,
     paper: bool = False,
     generator: torch.Generator | None = None,
     untrained_null: bool = True,
@@ -76,8 +76,8 @@ def clone_profile(
         repeats: The number of chunks of each width.
         eval_loader: Held-out data.
         scope: Which neurons a reconstruction is judged by: those of the ``"complement"``
-            of the chunk, or ``"all"``, as in the paper, where its own count as well. Both
-            are measured.
+            of the chunk, the default; or ``"all"``, the default of the paper's
+            definitions, where its own count as well. Both are measured.
         paper: Whether to use the paper's definitions to the letter: a ridge of 1e-8, and
             1e-8 added to the denominators of correlations.
         generator: Where randomness comes from; a new one with seed 0 when omitted.
@@ -155,7 +155,7 @@ def _untrained_copy(
     """Return an untrained copy of a model, or why there is none."""
     if not wanted:
         return "No untrained copy was asked for."
-    if iter(loader) is loader:
+    if isinstance(loader, Iterator):
         return "The loader can be read once: no untrained copy was run on its data."
     try:
         return untrained(model, generator)
@@ -174,7 +174,7 @@ def clone_profile_features(
     num_classes: int | None = None,
     widths: Widths = "dyadic",
     repeats: int = 40,
-    scope: str = "complement",
+    scope: str | None = None,
     paper: bool = False,
     generator: torch.Generator | None = None,
     batch_size: int = 4096,
@@ -240,7 +240,7 @@ def clone_profile_covariance(
     eps: float = 0.0,
     widths: Widths = "dyadic",
     repeats: int = 40,
-    scope: str = "complement",
+    scope: str | None = None,
     paper: bool = False,
     generator: torch.Generator | None = None,
     progress: bool | None = None,
@@ -263,8 +263,14 @@ def clone_profile_covariance(
         The profile; its errors are NaN.
 
     Raises:
+        TypeError: If there is no covariance, or ``generator`` is none.
         ValueError: If a width is not between 1 and the layer's, or a choice is none.
     """
+    if not isinstance(covariance, Covariance):
+        raise TypeError(
+            "`covariance` must be a Covariance, such as `Covariance.of(features)`; got "
+            f"{type(covariance).__name__}."
+        )
     protocol = Protocol.of(
         widths, repeats, scope, generator, paper=paper, progress=progress
     )

@@ -48,6 +48,11 @@ class ErrorCurves:
         return cls(math.nan, tables, grid.table()[:, 0])
 
 
+def expects(logits: int) -> bool:
+    """Whether the expected error is computed for so many logits."""
+    return 2 <= logits <= GAUSSIAN_CLASSES
+
+
 def error_curves(
     grid: Grid,
     data: LayerData,
@@ -83,7 +88,7 @@ def error_curves(
         samples += len(labels)
         for key, reader in readers.items():
             counts[key] += reader.wrong(features, labels)
-        if 2 <= len(weight) <= GAUSSIAN_CLASSES:
+        if expects(len(weight)):
             part = GaussianCurve.of(features, labels, weight, bias, detailed)
             curve = curve.merge(part)
     return _curves(grid, data.width, counts, samples, curve)
@@ -146,6 +151,8 @@ def _curves(
                 table[rows[w], : len(wrong)] = wrong.double() / samples
     if bool(curve.count):
         curves.expected[[rows[int(w)] for w in curve.widths]] = curve.errors
+        if width in rows:  # one chunk of all neurons: nothing is random
+            curves.expected[rows[width]] = full
     return ErrorCurves(full, curves.errors, curves.expected)
 
 

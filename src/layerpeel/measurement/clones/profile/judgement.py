@@ -97,8 +97,9 @@ class Judgement:
             freedom = self.fitted.count - self.width
             share = (self.fitted.count - 1) / freedom if freedom > 0 else math.nan
             ceiling = 1 - (1 - ceiling) * share
-        narrower = [w < self.width for w in self.widths]
-        measured = self.r_squared[torch.tensor(narrower)].nan_to_num(-math.inf)
+        # Of wider chunks the few neurons left say little of the layer.
+        narrow = [2 * w <= self.width for w in self.widths]
+        measured = self.r_squared[torch.tensor(narrow)].nan_to_num(-math.inf)
         ceiling = min(1.0, max([-math.inf, ceiling, *measured.tolist()]))
         # Written so that NaN, which nothing is known of, asks for everything.
         return RECONSTRUCTION_LEAST * (ceiling if ceiling >= _SHARED_LEAST else 1.0)
@@ -110,25 +111,40 @@ class Judgement:
         return max(READOUT_SLACK, math.sqrt(e * (1 - e) / count))
 
     def critical(self) -> dict[str, CriticalWidth]:
-        """Return the critical width by each criterion that there is a curve for."""
-        known = self.known.nonzero().flatten().tolist()
-        errors: dict[str, Any] = {}
+        """Return the critical width by each criterion that there is a curve for.
+
+        Chunks of more than half of the layer are asked nothing: there is no second one
+        beside them, and the few neurons left say little. The whole layer meets every
+        criterion.
+        """
+        half = torch.tensor([2 * w <= self.width for w in self.widths])
+        full, errors = self.scored.full_error, self.scored.errors
+        curves: dict[str, Any] = {}
         if self.fitted.has_errors:
-            errors["train_errors"] = self.fitted.raw[known]
-            errors["full_train_error"] = self.fitted.full_error
+            train = self.fitted.full_error
+            curves["train_errors"] = _with_whole(
+                self.fitted.raw, half & self.known, train
+            )
+            curves["full_train_error"] = train
         if self.scored.has_errors:
-            errors["raw_errors"] = self.scored.raw[known]
-            errors["folded_errors"] = self.scored.folded[known]
-            errors["readout_slack"] = self.readout_slack
-        at = [self.widths[i] for i in known]
-        found = critical_widths(self.width, at, **errors) if errors else {}
+            for name in ("raw", "folded"):
+                values = _with_whole(errors[name], half & self.known, full)
+                curves[f"{name}_errors"] = values
+            curves["readout_slack"] = self.readout_slack
+        at = self._widths_of(half & self.known)
+        found = critical_widths(self.width, at, **curves) if curves else {}
         found |= critical_widths(
             self.width,
-            self.widths,
-            r_squared=self.r_squared,
+            self._widths_of(half),
+            r_squared=_with_whole(self.r_squared[:, None], half, 1.0),
             reconstruction_least=self.reconstruction_least,
         )
         return {name: found[name] for name in CRITERIA if name in found}
+
+    def _widths_of(self, rows: Tensor) -> list[int]:
+        """Return the widths of some rows, and that of the layer."""
+        chosen = rows.nonzero().flatten().tolist()
+        return [*(self.widths[i] for i in chosen), self.width]
 
     def claims(self, critical: dict[str, CriticalWidth]) -> tuple[Claim, ...]:
         """Return what is claimed of a layer of clones, and what survives.
@@ -195,6 +211,13 @@ class Judgement:
         if math.isnan(width) or width not in self.widths:
             return math.nan
         return float(curve[list(self.widths).index(int(width))])
+
+
+def _with_whole(
+    table: Float64[Tensor, "m r"], rows: Tensor, whole: float
+) -> Float64[Tensor, " q"]:
+    """Return the means of some rows, and the value of the whole layer."""
+    return torch.cat([table[rows].nanmean(1), table.new_tensor([whole])])
 
 
 def max_width(critical: dict[str, CriticalWidth]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -106,7 +105,7 @@ def _draw(ax: Axes, drawn: Drawn, panel: str, *, labelled: bool) -> None:
     ax.set_xscale("log", base=2)
     draws = {"errors": _errors, "reconstruction": _reconstruction}
     draws.get(panel, _residuals)(ax, drawn)
-    if not math.isnan(drawn.critical):
+    if drawn.critical <= max(drawn.widths):
         clones = drawn.width / drawn.critical
         label = f"critical width {drawn.critical:.0f}: {clones:.3g} clone" + (
             "s" if clones > 1 else ""

@@ -173,7 +173,9 @@ class CloneProfile:
         """The critical width by each criterion that there is a curve for.
 
         Interpolation is judged on the training set, the others on held-out data if there
-        are any; see :func:`~layerpeel.measurement.clones.critical_widths`.
+        are any; see :func:`~layerpeel.measurement.clones.critical_widths`. Chunks of
+        more than half of the layer are not asked: if none of the others meets a
+        criterion, only the whole layer does.
         """
         return self._judgement.critical()
 
@@ -181,8 +183,8 @@ class CloneProfile:
     def critical_width(self) -> float:
         r"""The critical width :math:`w_c^*`: the largest of those by all criteria.
 
-        A random chunk of so many neurons passes for the layer whatever is asked of it.
-        NaN where a criterion is not met at any width measured.
+        A random chunk of so many neurons passes for the layer whatever is asked of it;
+        that of the layer if no chunk does.
         """
         return max_width(self.critical)
 
@@ -231,7 +233,8 @@ class CloneProfile:
         ]
         at = [self.widths[i] for i in kept]
         if least_width is None:
-            critical = self.critical["interpolation"].width
+            answer = self.critical.get("interpolation")
+            critical = math.nan if answer is None else answer.width
             enough = sum(w >= critical for w in at) >= _LEAST_POINTS
             least_width = int(critical) if enough else 1
         return fit_power_law(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -47,7 +47,7 @@ class Protocol:
         cls,
         widths: Widths,
         repeats: int,
-        scope: str,
+        scope: str | None,
         generator: torch.Generator | None,
         *,
         paper: bool,
@@ -58,9 +58,10 @@ class Protocol:
         Raises:
             ValueError: If a choice is none, or there is no repeat.
         """
-        if isinstance(widths, str):
-            one_of("widths", widths, WIDTHS)
+        _check_widths(widths, paper=paper)
+        scope = ("all" if paper else "complement") if scope is None else scope
         one_of("scope", scope, SCOPES)
+        _check_generator(generator)
         repeats = at_least("repeats", repeats, 1)
         drawn = torch.Generator().manual_seed(0) if generator is None else generator
         return cls(widths, repeats, scope, paper, drawn, progress)
@@ -93,6 +94,29 @@ class Protocol:
                 "'dyadic', 'all' or a list of numbers of neurons."
             )
         return tuple(sizes)
+
+
+def _check_widths(widths: object, *, paper: bool) -> None:
+    if isinstance(widths, str):
+        one_of("widths", widths, WIDTHS)
+        if paper and widths == "all":
+            raise ValueError(
+                "`widths` must be 'dyadic' or a list for the paper's definitions: between "
+                "dyadic widths there is no ridge; got 'all'."
+            )
+    elif not isinstance(widths, Iterable):
+        raise ValueError(
+            "`widths` must be 'dyadic', 'all' or a list of numbers of neurons; got "
+            f"{widths!r}."
+        )
+
+
+def _check_generator(generator: object) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            "`generator` must be a torch.Generator; got "
+            f"{type(generator).__name__}. Pass `torch.Generator().manual_seed(0)`."
+        )
 
 
 def _checked_width(size: int, width: int) -> int:

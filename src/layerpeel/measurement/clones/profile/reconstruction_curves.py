@@ -14,7 +14,10 @@ from torch import Tensor
 from layerpeel._progress import track
 from layerpeel._warnings import UndefinedWarning
 from layerpeel.measurement.clones.errors.chunk_errors import ChunkClassifiers
-from layerpeel.measurement.clones.reconstruction.nested import nested_r_squared
+from layerpeel.measurement.clones.reconstruction.nested import (
+    independent_width,
+    nested_r_squared,
+)
 from layerpeel.measurement.clones.reconstruction.reconstruction import (
     SCOPES,
     FoldedClassifier,
@@ -82,6 +85,14 @@ class ReconstructionCurves:
         for scope, (r_squared, correlation) in found.scores(data).items():
             self.r_squared[scope][row, column] = r_squared
             self.correlation[scope][row, column] = correlation
+
+    def fill_r_squared(self, row: int, column: int, found: Reconstruction) -> None:
+        """Score a chunk by R^2 alone."""
+        own = found.covariance is self.covariance
+        for scope in SCOPES:
+            with quietly():
+                score = found.r_squared(scope, None if own else self.covariance)
+            self.r_squared[scope][row, column] = score
 
     def fill_whole(self, row: int) -> None:
         """Fill in that all neurons together are themselves."""
@@ -173,16 +184,25 @@ def _stacked(pieces: Sequence[FoldedClassifier], width: int) -> ChunkClassifiers
 def _fill_between(
     grid: Grid, tables: Sequence[ReconstructionCurves], eps: float
 ) -> None:
-    """Fill in R^2 at the widths without chunks, by one factorisation per order."""
+    """Fill in R^2 at the widths without chunks, by one factorisation per order.
+
+    Where a chunk has combinations of other neurons in it, as any with more neurons than
+    samples does, its coefficients are those of least norm, found one by one.
+    """
     assert grid.orders is not None
+    fitted = tables[0].covariance
     others = [i for i, w in enumerate(grid.widths) if w not in grid.chunks]
-    places = torch.tensor([grid.widths[i] - 1 for i in others])
-    for table in tables:
-        data = None if table is tables[0] else table.covariance
-        for column, order in enumerate(grid.orders):
+    for column, order in enumerate(grid.orders if others else ()):
+        known = independent_width(fitted, order, eps=eps)
+        simple = [i for i in others if grid.widths[i] <= known]
+        places = torch.tensor([grid.widths[i] - 1 for i in simple], dtype=torch.int64)
+        for table in tables:
+            data = None if table is tables[0] else table.covariance
             for scope in SCOPES:
                 with quietly():
-                    curve = nested_r_squared(
-                        tables[0].covariance, order, scope, data, eps=eps
-                    )
-                table.r_squared[scope][others, column] = curve[places]
+                    curve = nested_r_squared(fitted, order, scope, data, eps=eps)
+                table.r_squared[scope][simple, column] = curve[places]
+        for i in others[len(simple) :]:
+            found = reconstruct(fitted, order[: grid.widths[i]], eps=eps)
+            for table in tables:
+                table.fill_r_squared(i, column, found)

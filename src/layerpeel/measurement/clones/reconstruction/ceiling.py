@@ -59,14 +59,26 @@ def reconstruction_ceiling(
     second = torch.addr(scored.scatter, shift, shift * scored.count)
     scale = covariance.scatter.diagonal()[varies].rsqrt()
     fitted = _block(covariance.scatter, varies, scale)
-    # A ridge on the scale of rounding: what is left of a copy is then rounding, too.
-    ridge = covariance_rank_tolerance(covariance.width, eps) ** 2
-    fitted.diagonal().add_(ridge)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(fitted))
+    least = covariance_rank_tolerance(covariance.width, eps) ** 2
+    inverse = torch.cholesky_inverse(_factor(fitted, least))
     other = _block(second, varies, scale)
     missed = (inverse * (other @ inverse)).sum(0) / inverse.diagonal().square()
     constant = float(second.diagonal()[~varies].sum())
     return 1 - (float((missed / scale.square()).sum()) + constant) / total
+
+
+def _factor(matrix: torch.Tensor, ridge: float) -> torch.Tensor:
+    """Return the Cholesky factor with a ridge on the scale of rounding.
+
+    What is left of a copy is then rounding, too. Of many copies the rounding is that of
+    the largest eigenvalue, and the ridge grows until it is above it.
+    """
+    while True:
+        ridged = matrix + ridge * torch.eye(len(matrix), dtype=matrix.dtype)
+        factor, failed = torch.linalg.cholesky_ex(ridged)
+        if not int(failed):
+            return torch.as_tensor(factor)
+        ridge *= 10
 
 
 def _block(

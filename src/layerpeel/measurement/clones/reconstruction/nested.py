@@ -56,8 +56,7 @@ def nested_r_squared(
             ones after the chunk.
         held_out: The covariance of other data to score on. There, coefficients are
             those on the independent neurons of a chunk, so that with fewer samples than
-            neurons they are not the ones of least norm. Exact to rounding of the total
-            variance of the layer.
+            neurons they are not the ones of least norm.
         eps: The unit of the dtype that features were computed in; see
             :func:`~layerpeel.measurement.clones.reconstruct`.
 
@@ -86,11 +85,10 @@ def nested_r_squared(
         undefined(f"R^2 of nested chunks is undefined (NaN): {cause}.")
         return torch.full((len(order),), torch.nan, dtype=torch.float64)
     factor = _ordered_factor(covariance, order, eps)
-    missed = (
-        _missed(factor)
-        if held_out is None
-        else _missed_on(factor, _about(covariance.mean, held_out)[order][:, order])
-    )
+    missed = _missed(factor)
+    if held_out is not None:
+        second = _about(covariance.mean, held_out)[order][:, order]
+        missed = _missed_on(factor, second, complement=complement)
     variances = torch.where(varies, scored.scatter.diagonal()[order], 0.0)
     total = _after(variances) if complement else variances.sum()
     return 1 - missed / torch.where(total > 0, total, torch.nan)
@@ -117,29 +115,53 @@ def _missed(factor: Float64[Tensor, "W W"]) -> Float64[Tensor, " W"]:
 
 
 def _missed_on(
-    factor: Float64[Tensor, "W W"], second: Float64[Tensor, "W W"]
+    factor: Float64[Tensor, "W W"],
+    second: Float64[Tensor, "W W"],
+    *,
+    complement: bool,
 ) -> Float64[Tensor, " W"]:
     r"""Return what chunks miss of other data with second moment :math:`M`.
 
     With orthonormal coordinates :math:`Q = H L_B^{-\top}` on the independent neurons
-    :math:`B`, the chunk predicts :math:`Q_w L_w^\top`, and misses
+    :math:`B`, a chunk predicts neuron :math:`j` as :math:`Q_w l_w` with the first entries
+    of row :math:`j` of :math:`L`, and misses
 
     .. math::
-        \mathrm{tr}\, M - 2\, \mathrm{tr}\, L_w^\top (M L_B^{-\top})_w
-        + \mathrm{tr}\, (L_B^{-1} M L_B^{-\top})_{ww} (L^\top L)_{ww} ,
+        M_{jj} - 2\, l_w^\top (L_B^{-1} M)_{w j}
+        + l_w^\top (L_B^{-1} M L_B^{-\top})_{ww} l_w ,
 
-    which are sums over the first columns and over leading blocks.
+    to which each neuron adds one term. Nothing is summed over neurons of the chunk that
+    are themselves: it would cancel, and only to the rounding of the largest.
     """
-    basis = (factor.diagonal() > 0).nonzero().flatten()
+    basis = factor.diagonal() > 0
     thin, inner = factor[:, basis], factor[basis][:, basis]
     half = torch.linalg.solve_triangular(inner, second[basis], upper=False)
     whole = torch.linalg.solve_triangular(inner, half[:, basis].T, upper=False)
-    products = whole * (thin.T @ thin)
-    # A leading block grows by a row and a column, and the corner is in both.
-    blocks = 2 * products.tril().sum(1) - products.diagonal()
-    change = torch.zeros(len(factor), dtype=torch.float64)
-    change[basis] = blocks - 2 * (thin * half.T).sum(0)
-    return second.trace() + change.cumsum(0)
+    before = whole.tril(-1) @ thin.T
+    added = torch.zeros_like(factor)
+    added[basis] = thin.T * (2 * (before - half) + whole.diagonal()[:, None] * thin.T)
+    missed = second.diagonal() + added.cumsum(0)
+    inside = torch.ones_like(factor).tril().bool()
+    return missed.masked_fill(inside if complement else inside & basis, 0.0).sum(1)
+
+
+def independent_width(
+    covariance: Covariance, permutation: Int64[Tensor, " W"], *, eps: float = EPS
+) -> int:
+    """Return how many neurons of an order come before the first combination of others.
+
+    Constant ones are no combinations. Of so many neurons coefficients are unique.
+
+    Args:
+        covariance: Of the layer, on the CPU.
+        permutation: An order of its :math:`W` neurons.
+        eps: The unit of the dtype that features were computed in.
+    """
+    order = _checked_order(covariance, permutation)
+    factor = _ordered_factor(covariance, order, eps)
+    left_out = ~constant_neurons(covariance, eps)[order] & (factor.diagonal() <= 0)
+    dependent = left_out.nonzero().flatten()
+    return int(dependent[0]) if len(dependent) else len(order)
 
 
 def _about(
