@@ -63,7 +63,9 @@ Widths = Annotated[
 Repeats = Annotated[int, Option(help="Chunks of each width.", min=1)]
 Scope = Annotated[
     Text,
-    Option(help="Neurons that chunks are judged by: complement, or all as with --paper."),
+    Option(
+        help="Neurons that chunks are judged by: complement, or all as with --paper."
+    ),
 ]
 Paper = Annotated[
     bool, Option("--paper", help="Definitions of Doimo et al. (2021) to the letter.")
