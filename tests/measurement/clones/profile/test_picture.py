@@ -198,3 +198,11 @@ def test_the_same_profile_is_the_same_file(full, tmp_path):
 def test_refuses_panels_that_there_are_not(full):
     with pytest.raises(ValueError, match="Did you mean 'errors'"):
         full.plot(panel="error")
+
+
+def test_independent_networks_stand_beside_chunks(full):
+    ax = full.plot(panel="errors", independent={8: 0.25, 2: 0.5})[1]
+    (line,) = [one for one in ax.lines if one.get_label() == "independent networks"]
+    assert line.get_xdata().tolist() == [2, 8]
+    assert line.get_ydata().tolist() == [0.5, 0.25]
+    assert "independent networks" not in labels(full.plot(panel="errors")[1])

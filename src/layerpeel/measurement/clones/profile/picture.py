@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,6 +46,7 @@ class Drawn:
         spectrum: Random rotations, if there are any.
         untrained: An untrained copy, if there is one.
         critical: The critical width; NaN if there is none.
+        independent: Errors of networks that are narrow from the start, by width.
     """
 
     width: int
@@ -57,6 +59,7 @@ class Drawn:
     spectrum: NullCurves | None
     untrained: CloneCurves | None
     critical: float
+    independent: Mapping[int, float]
 
 
 def draw_profile(
@@ -129,6 +132,10 @@ def _errors(ax: Axes, drawn: Drawn) -> None:
         _line(
             ax, drawn.widths, drawn.train_raw.nanmean(1), "raw, training", "muted", ":^"
         )
+    if drawn.independent:
+        x = sorted(drawn.independent)
+        alone = torch.tensor([drawn.independent[w] for w in x], dtype=torch.float64)
+        _line(ax, x, alone, "independent networks", "ideal", "-D")
     expected = drawn.scored.expected
     _line(ax, drawn.widths, expected, "raw, expected", "predicted", "--")
     full = drawn.scored.full_error

@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -343,7 +344,11 @@ class CloneProfile:
 
     @style()
     def plot(
-        self, ax: Axes | None = None, panel: str | None = None
+        self,
+        ax: Axes | None = None,
+        panel: str | None = None,
+        *,
+        independent: Mapping[int, float] | None = None,
     ) -> tuple[Figure, Axes]:
         """Draw errors, reconstruction and residual correlation against chunk width.
 
@@ -351,6 +356,9 @@ class CloneProfile:
             ax: Where to draw one panel; a figure of its own by default.
             panel: ``"errors"``, ``"reconstruction"`` or ``"residuals"``. When omitted,
                 all of them one above another, or with ``ax`` the first.
+            independent: Errors of networks that are narrow from the start by their width,
+                such as those of :func:`~layerpeel.studies.families.width_family`, to draw
+                beside those of chunks.
 
         Returns:
             The figure, and the axes of the first panel.
@@ -369,6 +377,7 @@ class CloneProfile:
             spectrum=self.spectrum,
             untrained=self.untrained,
             critical=self.critical_width,
+            independent={} if independent is None else independent,
         )
         return draw_profile(ax, drawn, panel)
 
