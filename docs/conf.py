@@ -34,7 +34,11 @@ nitpick_ignore_regex = [
         r"'.*'|Tensor|Int64|nn\.\w+|Trainer|Layers|OfMeasurement|K|m|n|d|p|r|_",
     ),
     ("py:exc", r"\w+(Error|Warning)"),
-    ("py:class", r"layerpeel\.(reports|measurement|program|landscape|studies)\.\w+(\.\w+){0,2}\.\w+"),
+    (
+        "py:class",
+        r"layerpeel\.(reports|measurement|program|landscape|edits|studies)"
+        r"\.\w+(\.\w+){0,2}\.\w+",
+    ),
 ]
 
 html_theme = "furo"

@@ -2,6 +2,7 @@
 
 from layerpeel._checks import LayerpeelError, UndefinedWarning
 from layerpeel._version import __version__ as __version__
+from layerpeel.edits import Edit, Proof, deepen, lifted_manifold
 from layerpeel.geometry import (
     ClassGroups,
     Geometry,
@@ -116,6 +117,11 @@ __all__ = [
     "measure_features",
     "merge_measurements",
     "save_measurement",
+    # a deeper network that does the same
+    "Edit",
+    "Proof",
+    "deepen",
+    "lifted_manifold",
     # what kind of point a network is at
     "CriticalPoint",
     "classify_point",

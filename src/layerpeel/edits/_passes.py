@@ -1,0 +1,216 @@
+"""Passes over the data: ranges of layers, changes of outputs, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from layerpeel._checks import LossError, NonFiniteError
+from layerpeel.edits._data import Batch, Data
+from layerpeel.edits.lift import Lift
+from layerpeel.measurement.sources.forward import evaluating
+
+LossFunction = Callable[[Any, Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Range:
+    """The least and the largest value of each neuron, or channel.
+
+    Attributes:
+        low: The least values.
+        high: The largest values.
+    """
+
+    low: Float64[Tensor, " m"]
+    high: Float64[Tensor, " m"]
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Range:
+        """Return the range of some rows."""
+        return cls(*(value.double().cpu() for value in rows.aminmax(dim=0)))
+
+    def merge(self, other: Range) -> Range:
+        """Return the range of both."""
+        low = torch.minimum(self.low, other.low)
+        return Range(low, torch.maximum(self.high, other.high))
+
+
+@dataclass(frozen=True)
+class Change:
+    """How far the outputs of two models are apart, and where the inserted layers are.
+
+    Attributes:
+        largest: The largest difference of an entry.
+        scale: The largest entry of the first model's outputs.
+        samples: The number of samples.
+        margin: The least distance of an inserted pre-activation to an end of its piece.
+        radius: The same over the length of its incoming weights.
+    """
+
+    largest: float
+    scale: float
+    samples: int
+    margin: float
+    radius: float
+
+
+class _EnoughSeen(BaseException):
+    """Ends a forward pass at the layer that was asked for; models do not catch it."""
+
+
+def rows_of(values: Tensor, module: nn.Module) -> Tensor:
+    """Return one row per sample and place, with a column per neuron or channel."""
+    if isinstance(module, nn.Conv2d):
+        values = values.movedim(-3, -1)
+    return values.reshape(-1, values.shape[-1])
+
+
+def ranges(model: nn.Module, path: str, data: Data) -> tuple[Range, Range]:
+    """Return the ranges of the input and of the output of a layer.
+
+    Raises:
+        NonFiniteError: If there are values that are not finite.
+    """
+    module = model.get_submodule(path)
+    found: list[tuple[Range, Range]] = []
+
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        now = tuple(Range.of(rows_of(v.detach(), module)) for v in (args[0], output))
+        if found:
+            now = tuple(a.merge(b) for a, b in zip(found.pop(), now, strict=True))
+        found.append((now[0], now[1]))
+        raise _EnoughSeen
+
+    with hooked(module, hook), evaluating(model), torch.no_grad():
+        for batch in data:
+            with suppress(_EnoughSeen):
+                batch.run(model)
+    for values in (*vars(found[0][0]).values(), *vars(found[0][1]).values()):
+        if not bool(values.isfinite().all()):
+            raise NonFiniteError(
+                f"Features must be finite; those at {path!r} are NaN or infinite on the "
+                "data. Normalise the data, or look for overflow in the layers before."
+            )
+    return found[0]
+
+
+def changed(
+    before: nn.Module, after: nn.Module, lifts: Sequence[Lift], data: Data
+) -> Change:
+    """Run two models on the data, and look at the inserted layers of the second."""
+    seen: dict[str, Range] = {}
+    largest, scale, samples = 0.0, 0.0, 0
+    with evaluating(before), evaluating(after), torch.no_grad():
+        for batch in data:
+            # A copy: the second model may return its input, or work in place.
+            old = batch.run(before).double().clone()
+            with _looking(after, lifts, seen):
+                new = batch.run(after).double()
+            largest = max(largest, float((new - old).abs().max()))
+            scale = max(scale, float(old.abs().max()))
+            samples += batch.size
+    margin, radius = float("inf"), float("inf")
+    for lift in lifts:
+        distance = _distance(seen[lift.path], lift)
+        lengths = after.get_submodule(lift.path).get_parameter("weight").detach()
+        lengths = lengths.double().flatten(1).norm(dim=1).cpu()
+        margin = min(margin, float(distance.min()))
+        # Neurons without incoming weights stay where they are.
+        radius = min(radius, float((distance / lengths).nan_to_num(float("inf")).min()))
+    return Change(largest, scale, samples, margin, radius)
+
+
+def gradient_norm(model: nn.Module, loss_fn: LossFunction, data: Data) -> float:
+    """Return the Euclidean norm of the gradient of the risk, in float64.
+
+    Raises:
+        LossError: If the loss function gives no finite scalar with a gradient.
+    """
+    copy = deepcopy(model).double()
+    parameters = [p for p in copy.parameters() if p.requires_grad]
+    if not parameters:
+        return 0.0
+    total, weights = [torch.zeros_like(p) for p in parameters], 0.0
+    with evaluating(copy):
+        for batch in data:
+            loss, weight = weighted_loss(copy, loss_fn, batch)
+            weights += weight
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for sum_, gradient in zip(total, found, strict=True):
+                if gradient is not None:
+                    sum_ += weight * gradient
+    divisor = 1.0 if is_sum(loss_fn) else weights
+    return float(torch.stack([t.norm() for t in total]).norm()) / divisor
+
+
+def weighted_loss(
+    model: nn.Module, loss_fn: LossFunction, batch: Batch
+) -> tuple[Tensor, float]:
+    """Return the loss of a batch in float64, and its weight among the batches.
+
+    Raises:
+        LossError: If the loss function gives no finite scalar with a gradient.
+    """
+    double = batch.double()
+    with torch.enable_grad():
+        loss = loss_fn(double.run(model), double.target)
+    if not isinstance(loss, Tensor) or loss.ndim > 0:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise LossError(
+            f"`loss_fn` must return a scalar, the mean over the batch; got {got}. Use "
+            "the reduction 'mean', not 'none'."
+        )
+    if not loss.requires_grad or not bool(loss.isfinite()):
+        raise LossError(
+            f"`loss_fn` must return a finite loss that depends on the outputs; got {loss}."
+        )
+    return loss, 1.0 if is_sum(loss_fn) else float(batch.size)
+
+
+def is_sum(loss_fn: LossFunction) -> bool:
+    """Whether a loss function says of itself that it sums over the samples."""
+    return getattr(loss_fn, "reduction", "mean") == "sum"
+
+
+@contextmanager
+def hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+    """Call a function after each forward pass of a module, within the context."""
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _looking(
+    model: nn.Module, lifts: Sequence[Lift], seen: dict[str, Range]
+) -> Iterator[None]:
+    def hook_of(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _: object, output: Tensor) -> None:
+            now = Range.of(rows_of(output.detach(), module))
+            seen[path] = seen[path].merge(now) if path in seen else now
+
+        return hook
+
+    handles = [
+        model.get_submodule(lift.path).register_forward_hook(hook_of(lift.path))
+        for lift in lifts
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _distance(seen: Range, lift: Lift) -> Float64[Tensor, " m"]:
+    return torch.minimum(seen.low - lift.piece.lower, lift.piece.upper - seen.high)

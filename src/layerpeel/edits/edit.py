@@ -1,0 +1,35 @@
+"""The result of every edit: a new model and what is proved of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from layerpeel.edits.lift import Lift
+from layerpeel.edits.proof import Proof
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """An edited model.
+
+    Attributes:
+        model: A new module, with parameters of its own, that trains, saves and loads.
+        proof: What was proved and measured.
+        what: What was done, in words.
+        lifts: The layers that were inserted.
+        direction: Parameters to move, by name, one step along which the risk changes by
+            ``proof.slope``; empty if there is no such direction.
+    """
+
+    model: nn.Module
+    proof: Proof
+    what: str
+    lifts: tuple[Lift, ...] = ()
+    direction: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """Return what was done and what is proved, as lines of text."""
+        return "\n".join([self.what, *(f"  {line}" for line in self.proof.lines())])

@@ -1,0 +1,127 @@
+r"""Other points of the set of lifts: all give the same outputs on the data.
+
+For an invertible :math:`G`, :math:`G U` and :math:`V G^{-1}` are a lift where
+:math:`U` and :math:`V` are, once the bias has moved the neurons into the affine piece
+again. Neurons that nothing is read from may read anything, and neurons that read nothing
+may be read by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerpeel._checks import EditError, at_least, listed
+from layerpeel.edits._data import Data
+from layerpeel.edits._gauge import normal, placed, turned
+from layerpeel.edits._passes import LossFunction, Range, ranges
+from layerpeel.edits.deepen import proved
+from layerpeel.edits.edit import Edit
+from layerpeel.edits.lift import Lift, Weights
+
+
+def lifted_manifold(
+    edit: Edit,
+    generator: torch.Generator,
+    data: Iterable[Any],
+    *,
+    count: int = 1,
+    loss_fn: LossFunction | None = None,
+) -> list[Edit]:
+    """Return random points of the set of lifts that an edit belongs to.
+
+    Args:
+        edit: What :func:`~layerpeel.edits.deepen` returned.
+        generator: Where randomness comes from.
+        data: The loader of the edit, or one of a part of its data.
+        count: The number of points.
+        loss_fn: Takes outputs and targets and returns the mean over the batch; gradient
+            norms are then measured.
+
+    Returns:
+        As many edits, of models of their own; the proof of each is about its change
+        against the model of the given edit.
+
+    Raises:
+        EditError: If the edit inserted no layer, or one at a boundary.
+
+    Example:
+        >>> from layerpeel.edits.deepen import deepen
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> data = [(torch.eye(2), torch.tensor([0, 1]))]
+        >>> edit = deepen(model, after="0", data=data, width=4)
+        >>> points = lifted_manifold(edit, torch.Generator().manual_seed(0), data, count=2)
+        >>> [point.proof.output_change < 1e-5 for point in points]
+        [True, True]
+    """
+    at_least("count", count, 1)
+    if not edit.lifts or any(lift.at_boundary for lift in edit.lifts):
+        raise EditError(
+            "Points are drawn around a lift whose data lie inside an affine piece; this "
+            "edit inserted none, or one at a boundary. Use `deepen(..., at='interior')`."
+        )
+    held = Data(data, edit.model)
+    return [_point(edit, generator, held, loss_fn) for _ in range(count)]
+
+
+def _point(
+    edit: Edit, generator: torch.Generator, data: Data, loss_fn: LossFunction | None
+) -> Edit:
+    model = deepcopy(edit.model)
+    for lift in edit.lifts:
+        _move(model, lift, generator, data)
+    proof = proved(edit.model, model, edit.lifts, data, loss_fn)
+    names = listed([repr(lift.path) for lift in edit.lifts])
+    return Edit(model, proof, f"Moved {names} along the lifts.", edit.lifts)
+
+
+def _move(model: nn.Module, lift: Lift, generator: torch.Generator, data: Data) -> None:
+    first: Any = model.get_submodule(lift.path)
+    reader: Any = model.get_submodule(lift.reader)
+    start = Weights(
+        *(t.detach().double() for t in (first.weight, first.bias, reader.weight))
+    )
+    old = reader.bias.detach().double()
+    # What the reader's bias would be if the inserted neurons were zero at zero.
+    constant = old - start.reader_bias(lift.piece, torch.zeros_like(old))
+    moved = turned(_woken(start, generator), generator)
+    seen = _seen(model, lift, moved, data)
+    final = placed(moved, lift.piece, seen)
+    into, bias, out = (w.to(first.weight.dtype).double() for w in vars(final).values())
+    last = Weights(into, bias, out).reader_bias(lift.piece, constant)
+    with torch.no_grad():
+        first.weight.copy_(into)
+        first.bias.copy_(bias)
+        reader.weight.copy_(out)
+        reader.bias.copy_(last)
+
+
+def _woken(weights: Weights, generator: torch.Generator) -> Weights:
+    """Let neurons that nothing passes through read, or be read, at random."""
+    into, out = weights.into.clone(), weights.out.clone()
+    reads = into.flatten(1).any(1)
+    is_read = out.transpose(0, 1).flatten(1).any(1)
+    coins = torch.rand(len(into), generator=generator).to(into.device) < 0.5
+    idle = ~reads & ~is_read
+    for j in idle.nonzero().flatten().tolist():
+        target = into[j] if bool(coins[j]) else out[:, j]
+        size = into if bool(coins[j]) else out
+        target.copy_(normal(target, generator) * _size(size))
+    return Weights(into, weights.bias, out)
+
+
+def _seen(model: nn.Module, lift: Lift, weights: Weights, data: Data) -> Range:
+    """Return the range of each inserted neuron without its bias."""
+    first: Any = model.get_submodule(lift.path)
+    with torch.no_grad():
+        first.weight.copy_(weights.into)
+        first.bias.zero_()
+    return ranges(model, lift.path, data)[1]
+
+
+def _size(values: Tensor) -> Tensor:
+    return values.square().mean().sqrt()

@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from layerpeel._checks import LossError
+from layerpeel.edits._data import Data
+from layerpeel.edits._passes import changed, gradient_norm, ranges
+from tests.edits.networks import convolutional, data_for, gradient, images, mlp
+
+
+def test_ranges_are_those_of_all_rows():
+    model, data = mlp([3, 4, 2]), data_for(3, 2, samples=13, batches=4)
+    x = torch.cat([x for x, _ in data])
+    with torch.no_grad():
+        for found, wanted in zip(
+            ranges(model, "2", Data(data, model)), (model[:2](x), model(x)), strict=True
+        ):
+            torch.testing.assert_close(found.low, wanted.amin(0))
+            torch.testing.assert_close(found.high, wanted.amax(0))
+
+
+def test_ranges_of_convolutions_are_by_channel():
+    model = convolutional()
+    before, _ = ranges(model, "conv1", Data(images(), model))
+    wanted = images()[0][0].amax((0, 2, 3))
+    torch.testing.assert_close(before.high, wanted)
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_gradients_are_those_of_the_mean_over_all_samples(batches):
+    model, data = mlp([3, 4, 2]).float(), data_for(3, 2, samples=11, batches=batches)
+    found = gradient_norm(model, F.cross_entropy, Data(data, model))
+    wanted = gradient(mlp([3, 4, 2]).float().double(), data).norm()
+    assert found == pytest.approx(float(wanted), rel=1e-12)
+
+
+def test_changes_are_the_largest_of_all_entries():
+    model, other = mlp([3, 2]), mlp([3, 2])
+    other[0].bias.data[1] -= 0.5
+    change = changed(model, other, [], Data(data_for(3, 2), model))
+    assert change.largest == pytest.approx(0.5)
+    assert change.samples == 12
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda x, y: F.cross_entropy(x, y, reduction="none"), r"\(12,\)"),
+        (lambda x, y: 1.0, r"1\.0"),
+        (lambda x, y: torch.ones(()), "depends"),
+        (lambda x, y: x.sum() * torch.inf, "finite"),
+    ],
+)
+def test_losses_that_are_none_are_named(loss, message):
+    model = mlp([3, 2])
+    data = Data(data_for(3, 2, batches=1), model)
+    with pytest.raises(LossError, match=message):
+        gradient_norm(model, loss, data)
+
+
+def test_models_without_trainable_parameters_have_no_gradient():
+    data = Data(data_for(3, 2), nn.Identity())
+    assert gradient_norm(nn.Identity(), F.cross_entropy, data) == 0.0
