@@ -465,7 +465,7 @@ def _traced(tracer: _Tracer, model: nn.Module, given: Collection[str]) -> fx.Gra
     }
     try:
         graph = tracer.trace(model, concrete_args=defaults or None)
-    except Exception as error:
+    except Exception as error:  # of any kind: tracing runs the model's own code
         raise EditError(_untraceable(model, error)) from error
     for node in graph.nodes:
         name = str(node.target).rpartition("_")[0]

@@ -895,3 +895,13 @@ def test_the_definitions_of_the_paper_count_all_neurons():
 def test_the_paper_has_a_ridge_at_every_width_that_is_asked_for():
     with pytest.raises(ValueError, match="no ridge"):
         lp.clone_profile_features(normal(50, 4), widths="all", paper=True)
+
+
+def test_held_out_inputs_of_another_shape_are_named():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+    labels = torch.arange(20) % 2
+    train, other = ([(normal(20, n).float(), labels)] for n in (4, 5))
+    with pytest.raises(
+        lp.LayerpeelError, match=r"`eval_loader` does not fit.*\(20, 5\)"
+    ):
+        lp.clone_profile(model, train, eval_loader=other, repeats=2)

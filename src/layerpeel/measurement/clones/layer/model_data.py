@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def model_data(
     one_of("maps", maps, MAPS)
     model = bare(model)
     passes = Passes(model, loader, name, device, progress)
-    with evaluating(model):
+    with evaluating(model), _named(name):
         place = _place(model, passes.first, layer, head, maps)
         facts = place.facts(passes.first)
         if check_deterministic:
@@ -118,6 +119,15 @@ def model_data(
         source,
         covariance,
     )
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say which data an error about a batch is about."""
+    try:
+        yield
+    except BatchError as error:
+        raise BatchError(f"`{name}` does not fit the model. {error}") from error
 
 
 class ModelSource:
