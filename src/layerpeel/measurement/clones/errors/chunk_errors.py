@@ -16,7 +16,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ from layerpeel.measurement.clones.chunks import checked_chunk, dyadic_sizes
 from layerpeel.measurement.clones.errors.decisions import wrong_decisions
 from layerpeel.measurement.clones.errors.doublings import ChunkSums, Doublings
 from layerpeel.measurement.clones.errors.running_argmax import RunningArgmax
+from layerpeel.measurement.clones.reconstruction.folded import FoldedClassifier
 from layerpeel.measurement.clones.reconstruction.reconstruction import Reconstruction
 from layerpeel.measurement.statistics.moments import check_rows
 
@@ -109,11 +110,23 @@ class ChunkClassifiers:
             reconstructions: Of the layer, at least one.
         """
         found = [item.folded(weight, bias) for item in reconstructions]
+        return cls.stacked(found, weight.shape[1])
+
+    @classmethod
+    def stacked(
+        cls, classifiers: Sequence[FoldedClassifier], width: int
+    ) -> ChunkClassifiers:
+        """Put classifiers of one size together.
+
+        Args:
+            classifiers: At least one.
+            width: The number of neurons :math:`W` of the layer.
+        """
         return cls(
-            torch.stack([item.chunk for item in found]),
-            torch.stack([item.weight for item in found]),
-            torch.stack([item.bias for item in found]),
-            weight.shape[1],
+            torch.stack([item.chunk for item in classifiers]),
+            torch.stack([item.weight for item in classifiers]),
+            torch.stack([item.bias for item in classifiers]),
+            width,
         )
 
     def wrong(self, features: Tensor, labels: Tensor) -> Int64[Tensor, " r"]:

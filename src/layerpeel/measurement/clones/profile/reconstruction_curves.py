@@ -154,7 +154,7 @@ def reconstruction_curves(
             if classifier is not None:
                 pieces.append(found.folded(*classifier))
         if pieces:
-            folded[w] = _stacked(pieces, covariance.width)
+            folded[w] = ChunkClassifiers.stacked(pieces, covariance.width)
     if grid.orders is not None:
         _fill_between(grid, tables, eps)
     return Reconstructed(tables[0], tables[1] if held_out is not None else None, folded)
@@ -169,16 +169,6 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedWarning)
         yield
-
-
-def _stacked(pieces: Sequence[FoldedClassifier], width: int) -> ChunkClassifiers:
-    """Return classifiers of one size as one value."""
-    return ChunkClassifiers(
-        torch.stack([piece.chunk for piece in pieces]),
-        torch.stack([piece.weight for piece in pieces]),
-        torch.stack([piece.bias for piece in pieces]),
-        width,
-    )
 
 
 def _fill_between(
