@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from layerpeel._checks import BatchError, NonFiniteError
-from layerpeel.edits._data import Data
+from layerpeel.edits.data import Data
 
 MODEL = nn.Linear(2, 2)
 

@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerpeel._checks import LossError
-from layerpeel.edits._data import Data
-from layerpeel.edits._passes import changed, gradient_norm, ranges
+from layerpeel.edits.data import Data
+from layerpeel.edits.passes import changed, gradient_norm, ranges
 from tests.edits.networks import convolutional, data_for, gradient, images, mlp
 
 
@@ -38,7 +38,7 @@ def test_gradients_are_those_of_the_mean_over_all_samples(batches):
 def test_changes_are_the_largest_of_all_entries():
     model, other = mlp([3, 2]), mlp([3, 2])
     other[0].bias.data[1] -= 0.5
-    change = changed(model, other, [], Data(data_for(3, 2), model))
+    change = changed(model, other, Data(data_for(3, 2), model))
     assert change.largest == pytest.approx(0.5)
     assert change.samples == 12
 

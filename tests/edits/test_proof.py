@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from layerpeel.edits import Edit, Proof
+from layerpeel.edits import Edit, LiftProof
 
-PROOF = Proof(
+PROOF = LiftProof(
     exact=True,
+    everywhere=False,
     samples=12,
     output_change=1e-15,
     output_scale=2.0,
@@ -33,6 +34,8 @@ PROOF = Proof(
         ({"inertia_checked": True}, "plus (0, 6, 0) (checked)", "predicted"),
         ({"slope": -0.5, "unit_slope": -0.25}, "-5.00e-01 per step", "gradient"),
         ({}, "Mind this.", "checked"),
+        ({"everywhere": True}, "exact for every input: largest", "slope"),
+        ({"output_change": None}, "exact, not measured: there are no data", "largest"),
     ],
 )
 def test_a_proof_says_what_it_holds_and_no_more(changes, said, unsaid):

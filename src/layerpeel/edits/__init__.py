@@ -1,10 +1,8 @@
 """Deeper networks, with the function preserved and that proved."""
 
 from layerpeel.edits.activations import Piece, affine_pieces, segment
-from layerpeel.edits.deepen import deepen
+from layerpeel.edits.depth import Lift, LiftProof, deepen, lifted_manifold
 from layerpeel.edits.edit import Edit
-from layerpeel.edits.lift import Lift
-from layerpeel.edits.lifted_manifold import lifted_manifold
 from layerpeel.edits.proof import Proof
 
 __all__ = [
@@ -14,6 +12,7 @@ __all__ = [
     # what they return
     "Edit",
     "Lift",
+    "LiftProof",
     "Proof",
     # activations
     "Piece",

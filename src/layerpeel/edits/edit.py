@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from layerpeel.edits.lift import Lift
+from layerpeel.edits.depth.lift import Lift
 from layerpeel.edits.proof import Proof
 
 

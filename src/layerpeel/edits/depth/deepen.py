@@ -21,32 +21,32 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from layerpeel._checks import EditError, at_least, listed, one_of
-from layerpeel.edits._boundary import Boundary, boundary_lift
-from layerpeel.edits._data import Data
-from layerpeel.edits._graph import Affine, Graph, Layer
-from layerpeel.edits._passes import (
-    LossFunction,
-    Range,
-    changed,
-    gradient_norm,
-    ranges,
-)
 from layerpeel.edits.activations import Piece, affine_pieces, out_of_place, segment
-from layerpeel.edits.edit import Edit
-from layerpeel.edits.lift import Lift, Weights, like, placement, resting
-from layerpeel.edits.proof import (
+from layerpeel.edits.data import Data
+from layerpeel.edits.depth.boundary import Boundary, boundary_lift
+from layerpeel.edits.depth.lift import Lift, Weights, like, placement, resting
+from layerpeel.edits.depth.lift_proof import (
     BOUNDARY,
-    DATA_ONLY,
     NEW_BIAS,
     NO_DESCENT,
     SMOOTH,
-    UNREGULARISED,
-    Proof,
+    LiftProof,
 )
+from layerpeel.edits.depth.margins import Margins
+from layerpeel.edits.edit import Edit
+from layerpeel.edits.graph import Affine, Graph, Layer
+from layerpeel.edits.passes import (
+    LossFunction,
+    Range,
+    changed,
+    check_outputs,
+    gradient_norm,
+    ranges,
+)
+from layerpeel.edits.proof import DATA_ONLY, UNREGULARISED
 
 PLACES = ("interior", "boundary")
 CONSTRUCTIONS = ("auto", "features", "preactivations")
@@ -141,40 +141,54 @@ def proved(
     loss_fn: LossFunction | None = None,
     boundary: Boundary | None = None,
     notes: Sequence[str] = (),
-) -> Proof:
+) -> LiftProof:
     """Measure a lifted model against the one that it is of.
 
     Raises:
         EditError: If a pre-activation is off its affine piece, or outputs differ by
             more than rounding though they must not.
     """
-    change = changed(before, after, lifts, data)
+    margins = Margins(after, lifts)
+    change = changed(before, after, data, margins.looking)
     exact = all(lift.piece.exact for lift in lifts)
-    if boundary is None and not change.margin > 0:
+    if boundary is None and not margins.margin > 0:
         raise EditError(
             "All inserted pre-activations must lie inside the affine piece; rounding "
-            f"moves one out of it, by {-change.margin:.3g}. Normalise the data or the "
+            f"moves one out of it, by {-margins.margin:.3g}. Normalise the data or the "
             "layer before, or use a model in float64."
         )
-    _check_outputs(after, change.largest, change.scale, exact)
+    if exact or not math.isfinite(change.largest):
+        check_outputs(after, change)
     dimension = sum(lift.dimension for lift in lifts)
     regular = exact and boundary is None and not any(x.added_bias for x in lifts)
-    caveats = [UNREGULARISED, DATA_ONLY, *([] if exact else [SMOOTH])]
-    if boundary is not None:
-        caveats += [BOUNDARY, *([NO_DESCENT] if boundary.slope >= 0 else [])]
-    caveats += [NEW_BIAS] if any(lift.added_bias for lift in lifts) else []
     norms = [
         None if loss_fn is None else gradient_norm(model, loss_fn, data)
         for model in (before, after)
     ]
-    return Proof(
-        exact, change.samples, change.largest, change.scale, norms[0], norms[1],
-        change.margin, change.radius, dimension,
-        (0, dimension, 0) if regular else None, False,
-        None if boundary is None else boundary.slope,
-        None if boundary is None else boundary.unit_slope,
-        (*caveats, *notes),
-    )  # fmt: skip
+    return LiftProof(
+        exact=exact,
+        everywhere=False,
+        samples=change.samples,
+        output_change=change.largest,
+        output_scale=change.scale,
+        gradient_before=norms[0],
+        gradient_after=norms[1],
+        inertia_shift=(0, dimension, 0) if regular else None,
+        margin=margins.margin,
+        radius=margins.radius,
+        manifold_dimension=dimension,
+        slope=None if boundary is None else boundary.slope,
+        unit_slope=None if boundary is None else boundary.unit_slope,
+        caveats=(*_caveats(lifts, boundary), *notes),
+    )
+
+
+def _caveats(lifts: Sequence[Lift], boundary: Boundary | None) -> list[str]:
+    exact = all(lift.piece.exact for lift in lifts)
+    caveats = [UNREGULARISED, DATA_ONLY, *([] if exact else [SMOOTH])]
+    if boundary is not None:
+        caveats += [BOUNDARY, *([NO_DESCENT] if boundary.slope >= 0 else [])]
+    return caveats + ([NEW_BIAS] if any(lift.added_bias for lift in lifts) else [])
 
 
 class _Plan:
@@ -372,18 +386,6 @@ def _check_geometry(module: nn.Linear | nn.Conv2d) -> None:
         raise EditError(
             f"The convolution that reads the inserted layer must have one group; it has "
             f"{module.groups}. Choose another layer."
-        )
-
-
-def _check_outputs(model: nn.Module, change: float, scale: float, exact: bool) -> None:
-    dtypes = [p.dtype for p in model.parameters() if p.is_floating_point()]
-    # Half of the digits: far above rounding, and far below any other function.
-    allowed = max(torch.finfo(d).eps for d in dtypes) ** 0.5 * max(scale, 1.0)
-    if not math.isfinite(change) or (exact and change > allowed):
-        raise EditError(
-            f"The edited model must give the outputs of the given one; they differ by "
-            f"{change:.3g} of {scale:.3g}. Does its forward pass depend on its training "
-            "flag, or on the values of its input?"
         )
 
 

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerpeel._checks import EditError, LayerError, NonFiniteError
-from layerpeel.edits._graph import Graph
+from layerpeel.edits.graph.graph import Graph
 from tests.edits.networks import Convolutional, Functional, Residual, mlp
 
 
@@ -244,9 +244,10 @@ class Optional(nn.Module):
 def test_arguments_with_defaults_stay_at_them_unless_the_data_give_them(given):
     model = Optional().eval()
     graph = Graph(model, given=given)
-    reader = graph._read_by(next(n for n in graph.graph.nodes if "relu_1" in n.name))[
-        0
-    ][0]
+    readers = []
+    start = next(n for n in graph.graph.nodes if "relu_1" in n.name)
+    graph._places._read_by(start, readers, [], [])
+    reader = readers[0]
     edited = graph.inserted(reader, {"new": nn.Identity()}, reader.module)
     x, mask = torch.ones(2, 4), torch.tensor([1.0, 0, 0, 1, 0])
     arguments = {"x": x, "mask": mask} if given else {"x": x}
@@ -267,3 +268,46 @@ def test_containers_keep_their_place_in_an_edited_model():
     edited.meta.clear()
     with pytest.raises(LayerError, match="last layer inside"):
         Graph(edited).layer("block1")
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "reader"),
+    [
+        (mlp([4, 3, 3, 2], nn.Identity), "2", "4"),
+        (Functional().eval(), "fc3", "fc4"),
+    ],
+)
+def test_calls_are_removed_with_what_reads_their_shape(model, first, reader):
+    graph = Graph(model)
+    layer = graph.layer(first)
+    (affine,) = layer.consumers
+    chain = [layer.producer.node, *layer.before]
+    if layer.features is not chain[-1]:
+        chain.append(layer.features)
+    chain += layer.between
+    merged = nn.Linear(layer.producer.module.in_features, affine.module.out_features)
+    merged.to(affine.module.weight)
+    edited = graph.removed(chain, affine, merged)
+    assert first not in dict(edited.named_modules())
+    assert edited.get_submodule(reader) is merged
+    assert edited(torch.ones(5, 4).to(next(edited.parameters()))).shape[0] == 5
+
+
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 3, 3)
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        h = F.relu(F.max_pool2d(self.conv1(x), 2))
+        return self.fc(torch.tanh(self.conv2(F.avg_pool2d(h, 2))).mean((2, 3)))
+
+
+def test_pooling_is_passed_on_both_sides_of_an_activation():
+    graph = Graph(Pooled().eval())
+    first, second = graph.layer("conv1"), graph.layer("conv2")
+    assert isinstance(first.activation, nn.ReLU)
+    assert [c.path for c in first.consumers] == ["conv2"]
+    assert [c.path for c in second.consumers] == ["fc"]
+    assert [affine.path for affine in graph.affines] == ["conv1", "conv2", "fc"]

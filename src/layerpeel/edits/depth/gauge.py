@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layerpeel.edits._passes import Range
 from layerpeel.edits.activations import Piece
-from layerpeel.edits.lift import Weights, placement
+from layerpeel.edits.depth.lift import Weights, placement
+from layerpeel.edits.passes import Range
 
 # Gauge matrices are rotations and factors within this one: lifts stay about as well
 # conditioned as they are.

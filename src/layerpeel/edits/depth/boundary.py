@@ -24,10 +24,12 @@ from torch import Tensor, nn
 
 from layerpeel._checks import EditError
 from layerpeel._tolerances import EPS
-from layerpeel.edits._data import Data
-from layerpeel.edits._gauge import placed, turned
-from layerpeel.edits._graph import Affine
-from layerpeel.edits._passes import (
+from layerpeel.edits.activations import Piece, slope_below
+from layerpeel.edits.data import Data
+from layerpeel.edits.depth.gauge import placed, turned
+from layerpeel.edits.depth.lift import Weights
+from layerpeel.edits.graph import Affine
+from layerpeel.edits.passes import (
     LossFunction,
     Range,
     hooked,
@@ -35,8 +37,6 @@ from layerpeel.edits._passes import (
     rows_of,
     weighted_loss,
 )
-from layerpeel.edits.activations import Piece, slope_below
-from layerpeel.edits.lift import Weights
 from layerpeel.measurement.sources.forward import evaluating
 
 # Pre-activations this many units apart touch the kink together.

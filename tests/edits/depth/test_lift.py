@@ -7,10 +7,10 @@ from hypothesis import given
 from torch import nn
 
 from layerpeel._checks import EditError
-from layerpeel.edits._gauge import placed, turned
-from layerpeel.edits._passes import Range
 from layerpeel.edits.activations import Piece
-from layerpeel.edits.lift import Weights, like, placement, resting
+from layerpeel.edits.depth.gauge import placed, turned
+from layerpeel.edits.depth.lift import Weights, like, placement, resting
+from layerpeel.edits.passes import Range
 from tests.edits.networks import normal
 
 NUMBERS = st.floats(-1e6, 1e6)

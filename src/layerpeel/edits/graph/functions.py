@@ -101,6 +101,34 @@ def is_view(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return function_name(node) in _VIEWS or is_dropout(node)
 
 
+def is_norm(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node calls a batch normalisation."""
+    return node.op == "call_module" and isinstance(
+        modules[str(node.target)], BATCH_NORMS
+    )
+
+
+def is_channelwise(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node treats each channel of its input by itself, all in the same way.
+
+    Those are views, dropout, batch normalisation, pooling and upsampling; not layer or
+    group normalisation, which mix channels.
+    """
+    if is_view(node, modules) or is_norm(node, modules):
+        return True
+    if node.op == "call_module":
+        return isinstance(modules[str(node.target)], _POOLING)
+    return function_name(node) in _POOLING_NAMES or _is_mean_over_places(node)
+
+
+def _is_mean_over_places(node: fx.Node) -> bool:
+    """Whether a node averages maps over their height and width."""
+    if function_name(node) != "mean":
+        return False
+    axes = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    return isinstance(axes, tuple | list) and set(axes) in ({2, 3}, {-1, -2})
+
+
 def is_dropout(node: fx.Node) -> bool:
     """Whether a node is a call of a dropout function."""
     return node.op == "call_function" and node.target in _DROPOUT_FUNCTIONS
@@ -118,6 +146,17 @@ def reads_shape(node: fx.Node) -> bool:
     return node.op == "call_method" and node.target in _SHAPE_NAMES
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_POOLING = (
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
+    *(nn.LPPool2d, nn.Upsample, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d),
+)
+_POOLING_NAMES = frozenset(
+    (
+        *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"),
+        *("lp_pool2d", "interpolate", "upsample"),
+    )
+)
 _SHAPE_NAMES = frozenset(("size", "shape", "dim", "ndim", "device", "dtype", "numel"))
 _VIEWS = frozenset(("flatten", "view", "reshape", "contiguous", "clone", "ravel"))
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)

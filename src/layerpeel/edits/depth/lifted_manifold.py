@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from layerpeel._checks import EditError, at_least, listed
-from layerpeel.edits._data import Data
-from layerpeel.edits._gauge import normal, placed, turned
-from layerpeel.edits._passes import LossFunction, Range, ranges
-from layerpeel.edits.deepen import proved
+from layerpeel.edits.data import Data
+from layerpeel.edits.depth.deepen import proved
+from layerpeel.edits.depth.gauge import normal, placed, turned
+from layerpeel.edits.depth.lift import Lift, Weights
 from layerpeel.edits.edit import Edit
-from layerpeel.edits.lift import Lift, Weights
+from layerpeel.edits.passes import LossFunction, Range, ranges
 
 
 def lifted_manifold(
@@ -35,7 +35,7 @@ def lifted_manifold(
     """Return random points of the set of lifts that an edit belongs to.
 
     Args:
-        edit: What :func:`~layerpeel.edits.deepen` returned.
+        edit: What :func:`~layerpeel.edits.depth.deepen` returned.
         generator: Where randomness comes from.
         data: The loader of the edit, or one of a part of its data.
         count: The number of points.
@@ -50,7 +50,7 @@ def lifted_manifold(
         EditError: If the edit inserted no layer, or one at a boundary.
 
     Example:
-        >>> from layerpeel.edits.deepen import deepen
+        >>> from layerpeel.edits.depth.deepen import deepen
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> data = [(torch.eye(2), torch.tensor([0, 1]))]
         >>> edit = deepen(model, after="0", data=data, width=4)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from layerpeel._checks import LossError, NonFiniteError
-from layerpeel.edits._data import Batch, Data
-from layerpeel.edits.lift import Lift
+from layerpeel._checks import EditError, LossError, NonFiniteError
+from layerpeel.edits.data import Batch, Data
 from layerpeel.measurement.sources.forward import evaluating
 
 LossFunction = Callable[[Any, Any], Any]
@@ -45,21 +44,17 @@ class Range:
 
 @dataclass(frozen=True)
 class Change:
-    """How far the outputs of two models are apart, and where the inserted layers are.
+    """How far the outputs of two models are apart.
 
     Attributes:
         largest: The largest difference of an entry.
         scale: The largest entry of the first model's outputs.
         samples: The number of samples.
-        margin: The least distance of an inserted pre-activation to an end of its piece.
-        radius: The same over the length of its incoming weights.
     """
 
     largest: float
     scale: float
     samples: int
-    margin: float
-    radius: float
 
 
 class _EnoughSeen(BaseException):
@@ -103,29 +98,47 @@ def ranges(model: nn.Module, path: str, data: Data) -> tuple[Range, Range]:
 
 
 def changed(
-    before: nn.Module, after: nn.Module, lifts: Sequence[Lift], data: Data
+    before: nn.Module,
+    after: nn.Module,
+    data: Data,
+    looking: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Change:
-    """Run two models on the data, and look at the inserted layers of the second."""
-    seen: dict[str, Range] = {}
+    """Run two models on the data.
+
+    Args:
+        before: The first model.
+        after: The second one.
+        data: The data.
+        looking: A context for the runs of the second model.
+    """
     largest, scale, samples = 0.0, 0.0, 0
     with evaluating(before), evaluating(after), torch.no_grad():
         for batch in data:
             # A copy: the second model may return its input, or work in place.
             old = batch.run(before).double().clone()
-            with _looking(after, lifts, seen):
+            with looking():
                 new = batch.run(after).double()
             largest = max(largest, float((new - old).abs().max()))
             scale = max(scale, float(old.abs().max()))
             samples += batch.size
-    margin, radius = float("inf"), float("inf")
-    for lift in lifts:
-        distance = _distance(seen[lift.path], lift)
-        lengths = after.get_submodule(lift.path).get_parameter("weight").detach()
-        lengths = lengths.double().flatten(1).norm(dim=1).cpu()
-        margin = min(margin, float(distance.min()))
-        # Neurons without incoming weights stay where they are.
-        radius = min(radius, float((distance / lengths).nan_to_num(float("inf")).min()))
-    return Change(largest, scale, samples, margin, radius)
+    return Change(largest, scale, samples)
+
+
+def check_outputs(model: nn.Module, change: Change) -> None:
+    """Check that a model gives the outputs of another one, where it must.
+
+    Raises:
+        EditError: If they differ by more than rounding.
+    """
+    dtypes = [p.dtype for p in model.parameters() if p.is_floating_point()]
+    # Half of the digits: far above rounding, and far below any other function.
+    allowed = max(torch.finfo(d).eps for d in dtypes) ** 0.5 * max(change.scale, 1.0)
+    if not change.largest <= allowed:
+        raise EditError(
+            f"The edited model must give the outputs of the given one; they differ by "
+            f"{change.largest:.3g} of {change.scale:.3g}. Does its forward pass depend on "
+            "its training flag, or on the values of its input?"
+        )
 
 
 def gradient_norm(model: nn.Module, loss_fn: LossFunction, data: Data) -> float:
@@ -188,29 +201,3 @@ def hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def _looking(
-    model: nn.Module, lifts: Sequence[Lift], seen: dict[str, Range]
-) -> Iterator[None]:
-    def hook_of(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, _: object, output: Tensor) -> None:
-            now = Range.of(rows_of(output.detach(), module))
-            seen[path] = seen[path].merge(now) if path in seen else now
-
-        return hook
-
-    handles = [
-        model.get_submodule(lift.path).register_forward_hook(hook_of(lift.path))
-        for lift in lifts
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _distance(seen: Range, lift: Lift) -> Float64[Tensor, " m"]:
-    return torch.minimum(seen.low - lift.piece.lower, lift.piece.upper - seen.high)
