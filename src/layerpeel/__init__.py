@@ -2,7 +2,18 @@
 
 from layerpeel._checks import LayerpeelError, UndefinedWarning
 from layerpeel._version import __version__ as __version__
-from layerpeel.edits import Edit, Proof, deepen, lifted_manifold
+from layerpeel.edits import (
+    CompatibleEmbedding,
+    Edit,
+    Proof,
+    deepen,
+    embed,
+    lifted_manifold,
+    linearity,
+    merge_layers,
+    narrow,
+    widen,
+)
 from layerpeel.geometry import (
     ClassGroups,
     Geometry,
@@ -90,7 +101,15 @@ from layerpeel.reports import (
     diagnose_features,
     forecast,
 )
-from layerpeel.studies import WidthFamily, train_family, width_family
+from layerpeel.studies import (
+    Hierarchy,
+    WidthFamily,
+    critical_points,
+    hierarchy,
+    layer_pruning,
+    train_family,
+    width_family,
+)
 
 __all__ = [
     # from a network to a report
@@ -121,7 +140,13 @@ __all__ = [
     "Edit",
     "Proof",
     "deepen",
+    "widen",
+    "merge_layers",
+    "narrow",
+    "linearity",
     "lifted_manifold",
+    "embed",
+    "CompatibleEmbedding",
     # what kind of point a network is at
     "CriticalPoint",
     "classify_point",
@@ -130,6 +155,10 @@ __all__ = [
     # networks of several widths
     "WidthFamily",
     "train_family",
+    "critical_points",
+    "hierarchy",
+    "Hierarchy",
+    "layer_pruning",
     "width_family",
     # prediction
     "Candidate",

@@ -143,3 +143,34 @@ CRITICAL_GRADIENT = 1e-8
 # A pre-activation within this many units of the largest one of its call is on the kink:
 # which side it falls on is rounding.
 KINK_ULPS = 256.0
+
+# An eigenvalue that counts as other than zero is this many times what counts as zero:
+# between them, a sign could be that of rounding that was underestimated.
+EIGENVALUE_GAP = 10.0
+
+# Parameters and directions are moved by this many units in the last place of each, at
+# random, to see what rounding inside of a network does to a curvature: a layer returns
+# what it would of inputs and weights that differ by a few.
+JITTER_ULPS = 8.0
+
+# Two neurons are equal when their incoming weights differ by at most this many units of
+# the dtype of the layer, of the length of all terms that they are sums of: scaling,
+# folding a normalisation and adding shares round by half a unit each.
+EQUAL_NEURON_ULPS = 4.0
+
+# The outputs of a network are known to this many units in the last place: sums over wide
+# layers lose a few, and each layer adds its own. Residuals are known no better.
+OUTPUT_ULPS = 64.0
+
+# An eigenvalue that belongs to a critical point nearby keeps this share of itself along
+# Newton's step to it. At a cubic degenerate point it keeps a half, at a quartic one less.
+KEPT_CURVATURE = 0.75
+
+# Sums of the factors of an embedding that must be one or zero are so up to this share of
+# the largest: they are typed in, or made of a few operations.
+COMPATIBLE = 1e-9
+
+# A curvature along a direction in the model's own precision is that of its certificate up
+# to this share: parameters and directions in float32 move it by 1e-6 or so, and a sample
+# that crosses a kink by much more.
+CERTIFIED_SHARE = 1e-3

@@ -176,3 +176,36 @@ def relu_minimum():
     x = torch.linspace(-2, 2, 16, dtype=torch.float64)[:, None]
     data = [(x, outputs(model, [(x, x)]) + 0.1 * normal(16, 1))]
     return polished(model, data), data
+
+
+def critical_data(model, inputs, scale=1.0, seed=0):
+    """Data on which a network is at a critical point of the mean squared error.
+
+    The residuals are orthogonal to all derivatives of the outputs; small ones make it a
+    minimum, if there are no flat directions.
+    """
+    size = sum(p.numel() for p in model.parameters())
+    x = normal(size + 6, inputs, seed=seed)
+    named = dict(model.named_parameters())
+
+    def run(values):
+        return functional_call(model, values, (x,))
+
+    with torch.no_grad():
+        y = run(named)
+    parts = torch.func.jacrev(run)({k: v.detach() for k, v in named.items()})
+    rows = torch.cat([parts[k].reshape(y.numel(), -1) for k in named], 1)
+    left, values, _ = torch.linalg.svd(rows, full_matrices=False)
+    basis = left[:, values > 1e-12 * values[0]]
+    residual = normal(y.numel(), seed=seed + 1)
+    for _ in range(2):
+        residual = residual - basis @ (basis.T @ residual)
+    return [(x, y - scale * residual.reshape(y.shape))]
+
+
+def tanh_pair():
+    """A 1-2-1 tanh network whose neurons are far from linear and from each other."""
+    model = mlp([1, 2, 1], nn.Tanh)
+    values = [2.0, -1.2, 0.7, 0.5, 1.0, -0.8, 0.1]
+    set_vector(model, torch.tensor(values, dtype=torch.float64))
+    return model

@@ -344,3 +344,68 @@ def test_a_derivative_that_does_not_exist_is_told(derivative):
 
     with pytest.raises(NonFiniteError, match=f"The {derivative} must be finite"):
         classify_point(model, loss_fn, [(normal(4, 2), torch.zeros(4, 1))])
+
+
+class Polynomial(nn.Module):
+    """The risk itself, as a function of two parameters."""
+
+    def __init__(self, function, *start):
+        super().__init__()
+        self.place, self.function = nn.Parameter(torch.tensor(start).double()), function
+
+    def forward(self, x):
+        return self.function(*self.place).expand(len(x), 1)
+
+
+def judged(function, *start, **options):
+    data = [(torch.zeros(2, 1), torch.zeros(2, 1))]
+    model = Polynomial(function, *start)
+    return classify_point(model, lambda f, _: f.mean(), data, **options)
+
+
+# Each has a tiny gradient and an eigenvalue far above it, which is none of the degenerate
+# critical point nearby: there it is zero.
+DEGENERATE = {
+    "cubic, above": (lambda x, y: x**2 + y**3, (0.0, 1e-5)),
+    "cubic, below": (lambda x, y: x**2 + y**3, (0.0, -1e-5)),
+    "quartic": (lambda x, y: x**2 + y**4, (0.0, 1e-3)),
+    "quartic down": (lambda x, y: x**2 - y**4, (0.0, 1e-3)),
+    "monkey": (lambda x, y: x**3 - 3 * x * y**2, (1e-5, 1e-5)),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE, ids=str)
+def test_near_a_degenerate_point_nothing_is_claimed(case):
+    function, start = DEGENERATE[case]
+    with pytest.warns(LandscapeWarning, match="Newton's step"):
+        point = judged(function, *start)
+    assert point.is_critical
+    # The test of eigenvalue against gradient lets it pass.
+    assert point.eigenvalues.abs().min() > 1000 * point.gradient_norm
+    assert point.kind is Kind.UNDECIDED
+    if point.inertia.negative:
+        with pytest.warns(LandscapeWarning, match="Newton's step"):
+            ends = judged(function, *start, dense_limit=0)
+        assert ends.kind is Kind.UNDECIDED
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-9])
+def test_near_any_other_point_a_claim_holds(share):
+    saddle = judged(lambda x, y: x**2 - 1e-3 * y**2 + y**3, share, share)
+    assert saddle.kind is Kind.STRICT_SADDLE
+    minimum = judged(lambda x, y: x**2 + 1e-3 * y**2 + y**3, share, share)
+    assert minimum.kind is Kind.LOCAL_MINIMUM
+
+
+@pytest.mark.parametrize("dense_limit", [5000, 0], ids=["dense", "Lanczos"])
+def test_a_product_proves_what_the_largest_eigenvalue_hides(dense_limit):
+    options = {"dense_limit": dense_limit}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        point = judged(lambda x, y: 1e16 * x**2 - y**2, 0.0, 0.0, **options)
+    assert point.kind is Kind.STRICT_SADDLE
+    assert point.curvature.value == -2.0
+    assert point.escape_direction["place"].abs().tolist() == [0.0, 1.0]
+    if dense_limit:
+        assert point.inertia == Inertia(0, 1, 1)
+        assert "counts it as zero" in str(caught[0].message)

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerpeel.landscape import Curvature, Risk
-from tests.landscape.networks import normal, tanh_network
+from layerpeel.landscape.spectrum import Spectrum
+from tests.landscape.networks import normal, perceptron, tanh_network
 
 
 def test_a_sign_needs_more_than_rounding():
@@ -51,6 +52,42 @@ def test_the_bound_covers_the_error_against_fifty_digits(seed):
     expected = exact_curvature(model, data, v)
     assert abs(found.value - expected) <= found.rounding
     assert found.rounding <= 1e-11
+
+
+def interpolating(seed):
+    """A network that fits its targets: the directions that outputs ignore are flat."""
+    model = perceptron(2, 3, 3, 2).double()
+    for k, parameter in enumerate(model.parameters()):
+        parameter.data = normal(*parameter.shape, seed=10 * seed + k)
+    x = normal(8, 2, seed=seed)
+    return Risk.of(model, F.mse_loss, [(x, model(x).detach())])
+
+
+def saturated(seed):
+    """A convex risk whose logits differ by so much that softmax leaves rounding."""
+    model = nn.Linear(2, 3).double()
+    for k, parameter in enumerate(model.parameters()):
+        parameter.data = 30 * normal(*parameter.shape, seed=10 * seed + k)
+    x = normal(8, 2, seed=seed)
+    return Risk.of(model, F.cross_entropy, [(x, model(x).argmax(1))])
+
+
+@pytest.mark.parametrize("build", [interpolating, saturated])
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_proved_at_a_minimum_by_what_rounding_leaves(build, seed):
+    risk = build(seed)
+    matrix = risk.hessian()
+    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+    # No eigenvalue of theirs is negative, and many are zero.
+    assert Spectrum.dense(risk, 0.0).inertia.negative == 0
+    for i in values.abs().argsort()[:8].tolist():
+        assert not risk.curvature(vectors[:, i].clone()).is_negative
+
+
+def test_a_margin_is_asked_for_beyond_rounding():
+    assert Curvature(-1.0, 0.5).is_below(0.9)
+    assert not Curvature(-1.0, 0.5).is_below(1.0)
+    assert not Curvature(-1.0, 1.0).is_below(0.0)
 
 
 def test_terms_that_cancel_are_in_the_bound():

@@ -136,6 +136,24 @@ def slope_below(activation: nn.Module, piece: Piece) -> float:
     return float(torch.func.grad(_function(activation))(below))
 
 
+def jump_below(activation: nn.Module, piece: Piece) -> float:
+    """Return how far an activation jumps at the lower end of a piece.
+
+    Args:
+        activation: The activation of the piece.
+        piece: A piece whose lower end is finite.
+
+    Example:
+        >>> shrink = nn.Hardshrink(0.5)
+        >>> jump_below(shrink, affine_pieces(shrink)[0])
+        0.5
+    """
+    at = torch.tensor(piece.lower, dtype=torch.float64)
+    return abs(
+        float(_function(activation)(at)) - piece.slope * piece.lower - piece.intercept
+    )
+
+
 def is_elementwise(module: nn.Module) -> bool:
     """Whether a module is an activation that this file knows.
 

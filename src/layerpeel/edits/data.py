@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from layerpeel._checks import BatchError, NonFiniteError, listed
 from layerpeel.measurement.sources.device import model_device
+from layerpeel.measurement.sources.forward import evaluating
 from layerpeel.measurement.sources.nested import moved, tensors
 
 _LABEL_KEYS = ("labels", "label")
@@ -88,7 +90,7 @@ class Data:
                 f"{type(loader).__name__}. Pass a DataLoader, or a list with one batch."
             )
         # An iterator has no second pass: what it yields is kept.
-        self._loader = list(loader) if iter(loader) is loader else loader
+        self._loader = list(loader) if isinstance(loader, Iterator) else loader
         self._device = model_device(model) or torch.device("cpu")
 
     def __iter__(self) -> Iterator[Batch]:
@@ -106,9 +108,16 @@ class Data:
             )
 
     @property
+    def loader(self) -> Iterable[Any]:
+        """The loader, or what it yielded if it has no second pass."""
+        return self._loader
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the arguments that the first batch gives by name."""
-        return tuple(next(iter(self)).kwargs)
+        # Global random states stay as they are in this context: loaders draw from them.
+        with evaluating(nn.Identity()):
+            return tuple(next(iter(self)).kwargs)
 
     def _batch(self, raw: object) -> Batch:
         inputs, target = _split(raw)

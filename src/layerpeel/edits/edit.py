@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from layerpeel.edits.depth.lift import Lift
 from layerpeel.edits.proof import Proof
@@ -20,8 +21,11 @@ class Edit:
         proof: What was proved and measured.
         what: What was done, in words.
         lifts: The layers that were inserted.
-        direction: Parameters to move, by name, one step along which the risk changes by
-            ``proof.slope``; empty if there is no such direction.
+        direction: Parameters to move, by name: of a lift, one step along which the risk
+            changes by ``proof.slope``; of a wider layer a unit direction, along which
+            the curvature of the risk is ``proof.curvature``. Empty if there is none.
+        optimizer: One for the new model, with the state of the old one carried over;
+            ``None`` if none was given.
     """
 
     model: nn.Module
@@ -29,6 +33,7 @@ class Edit:
     what: str
     lifts: tuple[Lift, ...] = ()
     direction: Mapping[str, Tensor] = field(default_factory=dict)
+    optimizer: Optimizer | None = None
 
     def summary(self) -> str:
         """Return what was done and what is proved, as lines of text."""

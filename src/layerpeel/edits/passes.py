@@ -57,7 +57,7 @@ class Change:
     samples: int
 
 
-class _EnoughSeen(BaseException):
+class EnoughSeen(BaseException):
     """Ends a forward pass at the layer that was asked for; models do not catch it."""
 
 
@@ -82,11 +82,11 @@ def ranges(model: nn.Module, path: str, data: Data) -> tuple[Range, Range]:
         if found:
             now = tuple(a.merge(b) for a, b in zip(found.pop(), now, strict=True))
         found.append((now[0], now[1]))
-        raise _EnoughSeen
+        raise EnoughSeen
 
     with hooked(module, hook), evaluating(model), torch.no_grad():
         for batch in data:
-            with suppress(_EnoughSeen):
+            with suppress(EnoughSeen):
                 batch.run(model)
     for values in (*vars(found[0][0]).values(), *vars(found[0][1]).values()):
         if not bool(values.isfinite().all()):

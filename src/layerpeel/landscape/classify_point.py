@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from layerpeel._checks import NonFiniteError, at_least, positive
 from layerpeel._tolerances import CRITICAL_GRADIENT
@@ -122,11 +122,13 @@ def judged(
     lowest = spectrum.lowest
     if float(gradient @ lowest.vector) > 0:
         lowest = replace(lowest, vector=-lowest.vector)
-    curvature, touched = risk.curvature(lowest.vector), kinks(risk)
+    curvature, touched = spectrum.curvature, kinks(risk)
     kind = (
         Kind.NOT_CRITICAL
         if norm > gradient_tolerance
-        else _kind(spectrum, curvature, touched, fibre_dimension)
+        else _kind(
+            _Evidence(risk, gradient, spectrum, curvature, touched), fibre_dimension
+        )
     )
     cautions = _cautions(risk, kind, spectrum, touched, norm, fibre_dimension)
     for caution in cautions:
@@ -151,19 +153,37 @@ def judged(
     )
 
 
-def _kind(
-    spectrum: Spectrum, curvature: Curvature, touched: Kinks, fibre: int | None
-) -> Kind:
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """What the kind of a critical point follows from."""
+
+    risk: Risk
+    gradient: Tensor
+    spectrum: Spectrum
+    curvature: Curvature
+    touched: Kinks
+
+    def is_strict_saddle(self) -> bool:
+        """Whether curvature is negative, and is so at the critical point nearby."""
+        decided, vector = self.spectrum.decided, self.spectrum.lowest.vector
+        return decided.keep_negative(self.risk, self.gradient, vector)
+
+    def is_definite(self) -> bool:
+        """Whether the positive eigenvalues are so at the critical point nearby."""
+        return self.spectrum.decided.keep_positive(self.risk, self.gradient)
+
+
+def _kind(found: _Evidence, fibre: int | None) -> Kind:
     """Return the kind of a critical point."""
-    if touched.are_touched:
+    if found.touched.are_touched:
         return Kind.AT_KINK
-    if curvature.value < -spectrum.judged_above and curvature.is_negative:
-        return Kind.STRICT_SADDLE
-    inertia = spectrum.inertia
+    inertia, margin = found.spectrum.inertia, found.spectrum.gradient_margin
+    if found.curvature.is_below(margin):
+        return Kind.STRICT_SADDLE if found.is_strict_saddle() else Kind.UNDECIDED
     if inertia is None:
-        found = curvature.value >= -spectrum.judged_above
-        return Kind.NO_NEGATIVE_FOUND if found else Kind.UNDECIDED
-    if inertia.negative or inertia.undecided:
+        low = found.curvature.value < -found.spectrum.judged_above
+        return Kind.UNDECIDED if low else Kind.NO_NEGATIVE_FOUND
+    if inertia.negative or inertia.undecided or not found.is_definite():
         return Kind.UNDECIDED
     if inertia.zero == (fibre or 0):
         return Kind.LOCAL_MINIMUM
@@ -186,6 +206,17 @@ def _cautions(
             f"undecided: they are not large against the gradient, whose norm is "
             f"{norm:.2e}, and may be zeros that it has moved. Train on, or `polish` a "
             "small network, first."
+        )
+    elif kind is Kind.UNDECIDED:
+        found.append(
+            "The eigenvalues are others at the critical point that Newton's step leads "
+            "to, or are within rounding: it may be a degenerate one. `polish`, and judge "
+            "again."
+        )
+    if kind is Kind.STRICT_SADDLE and inertia is not None and not inertia.negative:
+        found.append(
+            "The negative curvature is proved by itself, but is below the rounding of the "
+            "largest eigenvalues: the inertia counts it as zero."
         )
     if fibre is not None and inertia is not None and inertia.zero < fibre:
         found.append(

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from layerpeel._figures import axes, colour, style
+from layerpeel._tolerances import GRADIENT_MARGIN
 from layerpeel.landscape.curvature import Curvature
 from layerpeel.landscape.eigenpair import Eigenpair
 from layerpeel.landscape.inertia import Inertia
@@ -51,8 +52,9 @@ class Kind(enum.Enum):
         "`dense_limit` if the dense Hessian fits in memory."
     )
     UNDECIDED = (
-        "The eigenvalues that matter are not large against the gradient or rounding. "
-        "Bring the gradient down with `polish`, and judge again."
+        "The eigenvalues that matter are not large against the gradient or rounding, or "
+        "not the same at the critical point nearby. Bring the gradient down with "
+        "`polish`, and judge again."
     )
 
     @property
@@ -116,8 +118,8 @@ class CriticalPoint:
 
         Of a vector and its opposite it is the one that does not point uphill.
         """
-        below = self.curvature.value < -self.judged_above
-        if self.kinks.are_touched or not (below and self.curvature.is_negative):
+        margin = GRADIENT_MARGIN * self.gradient_norm
+        if self.kinks.are_touched or not self.curvature.is_below(margin):
             return None
         parts = self.parameters.unflat(self.lowest.vector)
         return {name: part.clone() for name, part in parts.items()}

@@ -145,7 +145,9 @@ class Functional:
         r"""Return the size of the terms that the curvature of a batch is a sum of.
 
         These are those of :math:`\dot f^\top \nabla^2 \ell\, \dot f` and of
-        :math:`\nabla \ell \cdot \ddot f`, over samples and outputs. A size, and no more.
+        :math:`\nabla \ell \cdot \ddot f`, over samples and outputs; also with the
+        outputs scaled down to at most one, since what a loss of large logits returns is
+        a small difference of such terms. A size, and no more.
         """
 
         def along(step: Tensor) -> Tensor:
@@ -158,8 +160,10 @@ class Functional:
 
         (outputs, first), (_, second) = _pushed(moving, zero, one)
         slope = grad(lambda f: self.loss_fn(f, batch.targets))
-        slopes, bends = _pushed(slope, outputs, first)
-        total: Tensor = ((bends * first).abs() + (slopes * second).abs()).sum()
+        total = vector.new_zeros(())
+        for place in (outputs, outputs / outputs.abs().max().clamp(min=1.0)):
+            slopes, bends = _pushed(slope, place, first)
+            total = total + ((bends * first).abs() + (slopes * second).abs()).sum()
         return total
 
     def supported(self, vector: Tensor, batch: HeldBatch) -> Functional:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from layerpeel._checks import NonFiniteError, one_of
 from layerpeel._progress import track
+from layerpeel._tolerances import JITTER_ULPS
 from layerpeel.landscape.curvature import Curvature
 from layerpeel.landscape.functional import Functional, copied, differentiable
 from layerpeel.landscape.held_batches import HeldBatch, hold
@@ -22,6 +23,9 @@ from layerpeel.landscape.parameters import Parameters
 from layerpeel.landscape.probe import Probe
 from layerpeel.landscape.reduction import REDUCTIONS, LossFunction
 from layerpeel.measurement.sources.forward import evaluating
+
+# How often a curvature is taken with parameters and direction moved by their rounding.
+_SHAKES = 3
 
 # Columns of a dense Hessian that are computed at once; each holds its activations.
 _COLUMNS = 64
@@ -213,17 +217,30 @@ class Risk:
         functional = self._second_order
         products = self._each(lambda batch: functional.product(vector, batch, v))
         terms = torch.stack([unit * product for product in products])
-        second = self._each(lambda b: functional.second_derivative(vector, b, v))
         sizes = [terms.abs().flatten()]
         if functional.forward_mode:
             sizes += self._each(lambda b: functional.magnitude(vector, b, v))
         return Curvature.of(
             # Summed without further rounding.
-            (math.fsum(terms.flatten().tolist()), math.fsum(map(float, second))),
+            (math.fsum(terms.flatten().tolist()), *self._second_derivatives(vector, v)),
             math.fsum(float(size.sum()) for size in sizes),
             self.size + self.samples,
             torch.finfo(self._dtype).eps,
         )
+
+    def _second_derivatives(self, vector: Tensor, v: Tensor) -> list[float]:
+        """Return the curvature along a direction, here and where rounding may lead."""
+        functional = self._second_order
+        found = []
+        for at, along in _shaken(vector, v):
+
+            def of_batch(
+                b: HeldBatch, at: Tensor = at, along: Tensor = along
+            ) -> Tensor:
+                return functional.second_derivative(at, b, along)
+
+            found.append(math.fsum(map(float, self._each(of_batch))))
+        return found
 
     @cached_property
     def _second_order(self) -> Functional:
@@ -285,3 +302,20 @@ def _unit(direction: Tensor) -> Float64[Tensor, " p"]:
     if not (math.isfinite(norm) and norm > 0):
         raise ValueError(f"A direction must have a finite length above 0; got {norm}.")
     return vector / norm
+
+
+def _shaken(point: Tensor, direction: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a point and a direction, and then both moved by what rounding may do."""
+    yield point, direction
+    size = JITTER_ULPS * torch.finfo(point.dtype).eps
+    for seed in range(_SHAKES):
+        generator = torch.Generator().manual_seed(seed)
+        yield (
+            point * (1 + size * _signs(point, generator)),
+            direction * (1 + size * _signs(direction, generator)),
+        )
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return random signs in the shape, dtype and place of a tensor."""
+    return (2 * torch.randint(2, like.shape, generator=generator) - 1).to(like)

@@ -16,6 +16,7 @@ from tests.edits.networks import (
     outputs,
     relu_minimum,
     risk_of,
+    seeded,
 )
 
 
@@ -99,7 +100,65 @@ def test_the_slope_adds_up_over_batches_and_outputs():
     assert gradient(model, data).norm() > 1e-3
 
 
-@pytest.mark.parametrize("activation", [nn.Tanh(), nn.Identity()])
+def one_sided(edit, data, size=1e-7):
+    here = risk(edit.model, data, F.cross_entropy)
+    return (risk(stepped(edit, size), data, F.cross_entropy) - here) / size
+
+
+READERS = {
+    "zeros": {"padding": 1, "stride": 2},
+    "same": {"padding": "same", "dilation": 2},
+    "valid": {"padding": 0},
+    "reflect": {"padding": 1, "padding_mode": "reflect"},
+    "circular": {"padding": 1, "padding_mode": "circular", "bias": False},
+}
+
+
+# What pads with zeros reads no features that are carried.
+CARRIED = ["valid", "reflect", "circular"]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "construction"),
+    [(name, "preactivations") for name in READERS]
+    + [(name, "features") for name in CARRIED],
+)
+def test_slopes_of_convolutions_are_those_of_finite_differences(geometry, construction):
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Conv2d(3, 4, 3, **READERS[geometry]),
+            nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3),
+        )  # fmt: skip
+
+    model, data = seeded(build, 3), images()
+    edit = deepen(
+        model,
+        "0",
+        data,
+        loss_fn=F.cross_entropy,
+        at="boundary",
+        construction=construction,
+    )
+    assert edit.proof.slope < 0
+    assert edit.proof.slope == pytest.approx(one_sided(edit, data), rel=1e-3)
+    back = outputs(stepped(edit, -1e-3), data)
+    torch.testing.assert_close(back, outputs(model, data), rtol=0, atol=1e-12)
+    length = torch.cat([s.flatten() for s in edit.direction.values()]).norm()
+    assert edit.proof.unit_slope == pytest.approx(edit.proof.slope / float(length))
+    assert abs(edit.proof.margin) <= 1e-12
+
+
+def test_slopes_in_networks_with_batch_normalisation_are_right():
+    model, data = convolutional(2), images()
+    for after in ("input", "conv1", "bn2"):
+        edit = deepen(model, after, data, loss_fn=F.cross_entropy, at="boundary")
+        assert edit.proof.slope == pytest.approx(one_sided(edit, data), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.Tanh(), nn.Identity(), nn.ELU(), nn.CELU(0.5), nn.Softplus(), nn.Hardshrink()],
+)
 def test_activations_without_a_kink_have_no_boundary(activation):
     with pytest.raises(EditError, match="kink"):
         deepen(
@@ -112,8 +171,11 @@ def test_activations_without_a_kink_have_no_boundary(activation):
         )
 
 
-def test_convolutions_have_none_either():
-    with pytest.raises(EditError, match="interior"):
-        deepen(
-            convolutional(), "conv1", images(), loss_fn=F.cross_entropy, at="boundary"
+def test_groups_have_none_either():
+    model = seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2), nn.Flatten()
         )
+    )
+    with pytest.raises(EditError, match="interior"):
+        deepen(model, "0", images(), loss_fn=F.cross_entropy, at="boundary")

@@ -14,7 +14,7 @@ from layerpeel._checks import (
     LossError,
     NonFiniteError,
 )
-from layerpeel.edits import deepen
+from layerpeel.edits import deepen, lifted_manifold
 from tests.edits.networks import (
     Convolutional,
     Functional,
@@ -370,6 +370,19 @@ BAD = [
     (mlp([3, 4, 2]), {"after": "0", "at": "edge"}, ValueError, "interior"),
     (mlp([3, 4, 2]), {"after": "0", "at": "boundary"}, ValueError, "loss_fn"),
     (mlp([3, 4, 2]), {"after": "0", "construction": "x"}, ValueError, "auto"),
+    (mlp([3, 4, 2]), {"after": "0", "residual": True, "width": 3}, EditError, "width"),
+    (
+        mlp([3, 4, 2]),
+        {"after": "0", "residual": True, "construction": "features"},
+        ValueError,
+        "interior",
+    ),
+    (
+        mlp([3, 4, 2]),
+        {"after": "0", "check_inertia": True},
+        ValueError,
+        "Pass `loss_fn`",
+    ),
     (mlp([3, 4, 2]), {"after": "0", "data": []}, BatchError, "at least one sample"),
     (mlp([3, 4, 2]), {"after": "0", "data": data_for(5, 2)}, BatchError, "must run"),
     (
@@ -412,12 +425,53 @@ def test_zero_padding_is_exact_or_refused():
         deepen(model, "conv1", images(), width=2)
 
 
-def test_grouped_convolutions_are_refused():
+GROUPED = {
+    "depthwise": ({"groups": 4, "padding": 1}, 4, 4),
+    "more outputs": ({"groups": 2}, 4, 6),
+    "fewer outputs": ({"groups": 2, "bias": False}, 4, 2),
+    "dilated": ({"groups": 2, "padding": "same", "dilation": 2}, 4, 4),
+}
+
+
+@pytest.mark.parametrize(("options", "ins", "outs"), GROUPED.values(), ids=GROUPED)
+@pytest.mark.parametrize("residual", [False, True])
+def test_grouped_convolutions_are_lifted_group_by_group(options, ins, outs, residual):
+    def build():
+        return nn.Sequential(
+            nn.Conv2d(2, ins, 1), nn.ReLU(), nn.Conv2d(ins, outs, 3, **options),
+            nn.Tanh(), nn.Flatten(), nn.LazyLinear(3),
+        )  # fmt: skip
+
+    model, data = seeded(build), images()
+    with torch.random.fork_rng(), torch.no_grad():
+        model(data[0][0])
+    if residual and "padding" in options:
+        with pytest.raises(EditError, match="residual=False"):
+            deepen(model, "0", data, residual=True)
+        return
+    edit = deepen(model, "0", data, loss_fn=F.cross_entropy, residual=residual)
+    assert edit.model.get_submodule(edit.lifts[0].path).groups == options["groups"]
+    generator = torch.Generator().manual_seed(0)
+    for point in (edit, *lifted_manifold(edit, generator, data, count=2)):
+        change = (outputs(point.model, data) - outputs(model, data)).abs().max()
+        assert change <= 1e-12
+    assert edit.proof.inertia_shift is None or options.get("bias", True)
+    # No gradient between groups: what reads the features gets the same gradient.
+    grads = [
+        torch.autograd.grad(F.cross_entropy(net(data[0][0]), data[0][1]), net[0].weight)
+        for net in (model, edit.model)
+    ]
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-13)
+
+
+def test_widths_that_do_not_fit_groups_are_refused():
     model = seeded(
         lambda: nn.Sequential(nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1, groups=2))
     )
-    with pytest.raises(EditError, match="one group"):
-        deepen(model, "0", images())
+    with pytest.raises(EditError, match="multiple of its 2 groups"):
+        deepen(model, "0", images(), width=5)
+    edit = deepen(model, "0", images(), width=6)
+    assert edit.proof.output_change <= 1e-12
 
 
 def test_one_of_several_readers_can_be_chosen():

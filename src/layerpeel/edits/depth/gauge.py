@@ -20,15 +20,7 @@ _STRETCH = 2.0
 
 def turned(weights: Weights, generator: torch.Generator) -> Weights:
     """Return the weights under a random gauge; the bias is still that of before."""
-    width = len(weights.into)
-    square = weights.into.new_empty(width, width)
-    left, right = (torch.linalg.qr(normal(square, generator)).Q for _ in range(2))
-    draws = torch.rand(width, generator=generator, dtype=torch.float64)
-    factors = (_STRETCH ** (2 * draws - 1)).to(left)
-    gauge, inverse = left * factors @ right, right.T / factors @ left.T
-    into = torch.einsum("ij,j...->i...", gauge, weights.into)
-    out = torch.einsum("oj...,ji->oi...", weights.out, inverse)
-    return Weights(into, weights.bias, out)
+    return Weights.joined([_turned(part, generator) for part in weights.parts])
 
 
 def placed(weights: Weights, piece: Piece, seen: Range) -> Weights:
@@ -44,8 +36,23 @@ def placed(weights: Weights, piece: Piece, seen: Range) -> Weights:
     scales = weights.bias.new_tensor([scale for scale, _ in places])
     shifts = weights.bias.new_tensor([shift for _, shift in places])
     into = torch.einsum("j,j...->j...", scales, weights.into)
-    out = torch.einsum("oj...,j->oj...", weights.out, 1 / scales)
-    return Weights(into, shifts, out)
+    # Each row of a group reads the neurons of that group.
+    back = (1 / scales).reshape(weights.groups, -1)
+    back = back.repeat_interleave(len(weights.out) // weights.groups, 0)
+    out = torch.einsum("oj...,oj->oj...", weights.out, back)
+    return Weights(into, shifts, out, weights.groups)
+
+
+def _turned(weights: Weights, generator: torch.Generator) -> Weights:
+    width = len(weights.into)
+    square = weights.into.new_empty(width, width)
+    left, right = (torch.linalg.qr(normal(square, generator)).Q for _ in range(2))
+    draws = torch.rand(width, generator=generator, dtype=torch.float64)
+    factors = (_STRETCH ** (2 * draws - 1)).to(left)
+    gauge, inverse = left * factors @ right, right.T / factors @ left.T
+    into = torch.einsum("ij,j...->i...", gauge, weights.into)
+    out = torch.einsum("oj...,ji->oi...", weights.out, inverse)
+    return Weights(into, weights.bias, out)
 
 
 def normal(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,8 @@ A layer :math:`W f + b` becomes :math:`V \sigma(U f + b') + c'` with all entries
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,11 +41,14 @@ class Lift:
         activation: The path of its activation.
         reader: The path of the layer that reads it.
         piece: The affine piece that its pre-activations are on.
-        construction: ``"features"`` if the inserted layer carries the features, or
-            ``"preactivations"`` if it carries what the reader made of them.
+        construction: ``"features"`` if the inserted layer carries the features,
+            ``"preactivations"`` if it carries what the reader made of them, or
+            ``"residual"`` if it adds to the features.
         dimension: The dimension of the set of lifts.
         added_bias: Whether the reader had no bias before, so that its gradient is new.
         at_boundary: Whether samples are on a kink.
+        free: Whether it has other points of its own; not where a residual block that was
+            inserted next to it hands on, or reads, what it should make up for.
     """
 
     path: str
@@ -55,6 +59,18 @@ class Lift:
     dimension: int
     added_bias: bool = False
     at_boundary: bool = False
+    free: bool = True
+
+    def followed_by(self, later: Lift) -> Lift:
+        """Return the lift as it is once another one was inserted."""
+        if later.reader == self.reader:
+            # Between this one and its reader, which now reads the later one.
+            if later.construction == "residual":
+                return replace(self, free=False)
+            return replace(self, reader=later.path)
+        if later.reader == self.path and self.construction == "residual":
+            return replace(self, free=False)
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +80,44 @@ class Weights:
     Attributes:
         into: :math:`U`, with one row, or filter, per inserted neuron.
         bias: :math:`b'`.
-        out: :math:`V`, with one column, or channel, per inserted neuron.
+        out: :math:`V`, with one column, or channel, per inserted neuron of its group.
+        groups: The number of groups that neurons and readers fall into.
     """
 
     into: Tensor
     bias: Tensor
     out: Tensor
+    groups: int = 1
+
+    @property
+    def parts(self) -> list[Weights]:
+        """The weights of each group, which has nothing to do with the others."""
+        chunks = (w.chunk(self.groups) for w in (self.into, self.bias, self.out))
+        return [Weights(*part) for part in zip(*chunks, strict=True)]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Weights]) -> Weights:
+        """Return the weights of all groups."""
+        into, bias, out = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("into", "bias", "out")
+        )
+        return cls(into, bias, out, len(parts))
+
+    def to(self, dtype: torch.dtype) -> Weights:
+        """Return the weights as they are in another type, or rounded to it."""
+        into, bias, out = (w.to(dtype) for w in (self.into, self.bias, self.out))
+        return Weights(into, bias, out, self.groups)
 
     def reader_bias(self, piece: Piece, old: Tensor) -> Tensor:
         r"""Return :math:`c' = b - V (\lambda b' + \mu 1)`."""
         # A convolution maps a constant by the sum over its taps, as nothing is padded.
-        taps = self.out.reshape(*self.out.shape[:2], -1).sum(2)
-        return old - taps @ (piece.slope * self.bias + piece.intercept)
+        constants = [
+            part.out.flatten(2).sum(2) if part.out.ndim > 2 else part.out
+            for part in self.parts
+        ]
+        values = [piece.slope * p.bias + piece.intercept for p in self.parts]
+        return old - torch.cat([c @ v for c, v in zip(constants, values, strict=True)])
 
 
 def placement(piece: Piece, low: float, high: float) -> tuple[float, float]:
@@ -134,16 +176,22 @@ def like(
         new = nn.Linear(ins, outs, **where)
     else:
         names = ("stride", "padding", "dilation", "padding_mode") if geometry else ()
-        where |= {name: getattr(module, name) for name in names}
-        new = nn.Conv2d(ins, outs, (size[0], size[1]), **where)
+        where |= {name: getattr(module, name) for name in (*names, "groups")}
+        new = nn.Conv2d(ins * module.groups, outs, (size[0], size[1]), **where)
     new = new.to_empty(device=module.weight.device)
     assert new.bias is not None
     with torch.no_grad():
         new.weight.copy_(weight)
         new.bias.copy_(bias)
-    for parameter in new.parameters():
-        parameter.requires_grad_(module.weight.requires_grad)
+    trained = module.weight if module.bias is None else module.bias
+    new.weight.requires_grad_(module.weight.requires_grad)
+    new.bias.requires_grad_(trained.requires_grad)
     return new
+
+
+def groups_of(module: nn.Linear | nn.Conv2d) -> int:
+    """Return the number of groups of a convolution; one of a linear layer."""
+    return module.groups if isinstance(module, nn.Conv2d) else 1
 
 
 def _placed(piece: Piece, low: float, high: float, span: float) -> tuple[float, float]:

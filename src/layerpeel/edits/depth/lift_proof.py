@@ -11,6 +11,16 @@ SMOOTH = (
     "the square of its radius, gradients by the radius, and the curvature grows like its "
     "inverse square. Choose the step size by that."
 )
+SMOOTH_RESIDUAL = (
+    "The inserted activation is nearly linear on a segment, not linear: what a residual "
+    "block adds is off by the cube of its radius, outputs by as much, and gradients by "
+    "the square."
+)
+NOT_CRITICAL = (
+    "The numbers of eigenvalues are those of the Hessian at a point that is not critical, "
+    "where the gradient adds some of either sign. What is predicted, zeros alone, is "
+    "about critical points."
+)
 BOUNDARY = (
     "Samples lie on a kink of the inserted layer: the loss has one-sided slopes there, "
     "and no gradient or Hessian."

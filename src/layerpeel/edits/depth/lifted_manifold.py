@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -17,11 +19,13 @@ from torch import Tensor, nn
 
 from layerpeel._checks import EditError, at_least, listed
 from layerpeel.edits.data import Data
-from layerpeel.edits.depth.deepen import proved
+from layerpeel.edits.depth.evidence import proved
 from layerpeel.edits.depth.gauge import normal, placed, turned
-from layerpeel.edits.depth.lift import Lift, Weights
+from layerpeel.edits.depth.lift import Lift, Weights, groups_of
+from layerpeel.edits.depth.reading import reading
+from layerpeel.edits.depth.residual_gauge import residual_point
 from layerpeel.edits.edit import Edit
-from layerpeel.edits.passes import LossFunction, Range, ranges
+from layerpeel.edits.passes import LossFunction, Range
 
 
 def lifted_manifold(
@@ -35,7 +39,7 @@ def lifted_manifold(
     """Return random points of the set of lifts that an edit belongs to.
 
     Args:
-        edit: What :func:`~layerpeel.edits.depth.deepen` returned.
+        edit: What :func:`~layerpeel.edits.deepen` returned.
         generator: Where randomness comes from.
         data: The loader of the edit, or one of a part of its data.
         count: The number of points.
@@ -72,32 +76,48 @@ def _point(
     edit: Edit, generator: torch.Generator, data: Data, loss_fn: LossFunction | None
 ) -> Edit:
     model = deepcopy(edit.model)
-    for lift in edit.lifts:
+    for lift in filter(attrgetter("free"), edit.lifts):
         _move(model, lift, generator, data)
     proof = proved(edit.model, model, edit.lifts, data, loss_fn)
-    names = listed([repr(lift.path) for lift in edit.lifts])
+    if proof.inertia_shift is not None:
+        # All points of the set have the same inertia.
+        proof = replace(proof, inertia_shift=(0, 0, 0))
+    names = listed([repr(lift.path) for lift in edit.lifts if lift.free])
     return Edit(model, proof, f"Moved {names} along the lifts.", edit.lifts)
 
 
 def _move(model: nn.Module, lift: Lift, generator: torch.Generator, data: Data) -> None:
     first: Any = model.get_submodule(lift.path)
     reader: Any = model.get_submodule(lift.reader)
-    start = Weights(
-        *(t.detach().double() for t in (first.weight, first.bias, reader.weight))
+    into, bias, out = (
+        # Copies: the layers are written to below.
+        t.detach().double().clone()
+        for t in (first.weight, first.bias, reader.weight)
     )
+    start = Weights(into, bias, out, groups_of(first))
     old = reader.bias.detach().double()
     # What the reader's bias would be if the inserted neurons were zero at zero.
     constant = old - start.reader_bias(lift.piece, torch.zeros_like(old))
-    moved = turned(_woken(start, generator), generator)
-    seen = _seen(model, lift, moved, data)
-    final = placed(moved, lift.piece, seen)
-    into, bias, out = (w.to(first.weight.dtype).double() for w in vars(final).values())
-    last = Weights(into, bias, out).reader_bias(lift.piece, constant)
+
+    def seen(into: Tensor) -> Range:
+        """Return the range of neurons without their bias."""
+        with torch.no_grad():
+            first.weight.copy_(into)
+            first.bias.zero_()
+        return reading(model, lift.path, data, output=True, keep=False).range
+
+    if lift.construction == "residual":
+        final = residual_point(start, lift.piece, generator, seen)
+    else:
+        awake = Weights.joined([_woken(part, generator) for part in start.parts])
+        moved = turned(awake, generator)
+        final = placed(moved, lift.piece, seen(moved.into))
+    rounded = final.to(first.weight.dtype).to(torch.float64)
     with torch.no_grad():
-        first.weight.copy_(into)
-        first.bias.copy_(bias)
-        reader.weight.copy_(out)
-        reader.bias.copy_(last)
+        first.weight.copy_(rounded.into)
+        first.bias.copy_(rounded.bias)
+        reader.weight.copy_(rounded.out)
+        reader.bias.copy_(rounded.reader_bias(lift.piece, constant))
 
 
 def _woken(weights: Weights, generator: torch.Generator) -> Weights:
@@ -112,15 +132,6 @@ def _woken(weights: Weights, generator: torch.Generator) -> Weights:
         size = into if bool(coins[j]) else out
         target.copy_(normal(target, generator) * _size(size))
     return Weights(into, weights.bias, out)
-
-
-def _seen(model: nn.Module, lift: Lift, weights: Weights, data: Data) -> Range:
-    """Return the range of each inserted neuron without its bias."""
-    first: Any = model.get_submodule(lift.path)
-    with torch.no_grad():
-        first.weight.copy_(weights.into)
-        first.bias.zero_()
-    return ranges(model, lift.path, data)[1]
 
 
 def _size(values: Tensor) -> Tensor:

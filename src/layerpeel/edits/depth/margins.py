@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float64
@@ -51,8 +53,11 @@ class Margins:
         return min(map(self._radius, self._lifts))
 
     def _radius(self, lift: Lift) -> float:
-        weight = self._model.get_submodule(lift.path).get_parameter("weight").detach()
-        lengths = weight.double().flatten(1).norm(dim=1).cpu()
+        module: Any = self._model.get_submodule(lift.path)
+        lengths = module.weight.detach().double().flatten(1).norm(dim=1).cpu()
+        if getattr(module, "padding_mode", "zeros") != "zeros":
+            # One feature may be read by several taps.
+            lengths *= math.sqrt(math.prod(module.kernel_size))
         # Neurons without incoming weights stay where they are.
         return float((self._distance(lift) / lengths).nan_to_num(float("inf")).min())
 

@@ -1,0 +1,172 @@
+"""One pass over the data that looks at every place: pre-activations, features, readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+
+from layerpeel._checks import NonFiniteError
+from layerpeel._progress import track
+from layerpeel.edits.data import Data
+from layerpeel.edits.graph import Graph
+from layerpeel.edits.linear.place import Place
+from layerpeel.edits.passes import rows_of
+from layerpeel.measurement.sources.forward import evaluating
+from layerpeel.measurement.statistics.affine_fit import AffineFit
+from layerpeel.measurement.statistics.covariance import Covariance
+from layerpeel.measurement.statistics.patterns import UnitPatterns
+
+# The joint covariance of pre-activations and features costs (2 d)^2 numbers, and as many
+# products per row. Wider layers get a bound that needs d of them.
+MOST_JOINT = 256
+
+
+@dataclass(eq=False)
+class Seen:
+    """What was seen of a place.
+
+    Attributes:
+        fit: Moments of each neuron's pre-activations and features.
+        patterns: How often each neuron is on.
+        joint: The covariance of pre-activations and features; ``None`` of wide layers.
+        squares: Sums of squares of what each reader returned, by path.
+        reshaped: The readers before which features changed their shape.
+        axes: The largest number of axes of the features.
+    """
+
+    fit: AffineFit
+    patterns: UnitPatterns
+    joint: Covariance | None
+    squares: dict[str, float] = field(default_factory=dict)
+    reshaped: set[str] = field(default_factory=set)
+    axes: int = 0
+
+
+class _Probe(nn.Module):
+    """Calls a function with what it is given."""
+
+    def __init__(self, see: Callable[..., None]) -> None:
+        super().__init__()
+        self._see = see
+
+    def forward(self, *values: Tensor) -> None:
+        self._see(*values)
+
+
+class _Watch:
+    """Folds what passes at one place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        width = place.width
+        joint = Covariance.empty(2 * width) if width <= MOST_JOINT else None
+        self.seen = Seen(AffineFit.empty(width), UnitPatterns.empty(width), joint)
+        self._before: Tensor | None = None
+        self._shape: torch.Size | None = None
+
+    def enter(self, values: Tensor) -> None:
+        # A copy: the activation may work in place.
+        self._before = values.detach().clone()
+
+    def leave(self, values: Tensor) -> None:
+        before = values if self._before is None else self._before
+        self._before, self._shape = None, values.shape
+        module, seen = self.place.producer.module, self.seen
+        x, y = rows_of(before.detach(), module), rows_of(values.detach(), module)
+        seen.axes = max(seen.axes, values.ndim)
+        seen.fit = seen.fit.to(x.device).merge(AffineFit.of(x, y))
+        seen.patterns = seen.patterns.to(x.device).merge(UnitPatterns.of(y))
+        if seen.joint is not None:
+            both = Covariance.of(torch.cat([x, y], 1))
+            seen.joint = seen.joint.to(x.device).merge(both)
+
+    def read(self, path: str, values: Tensor) -> None:
+        if values.shape != self._shape:
+            self.seen.reshaped.add(path)
+
+    def answered(self, path: str, values: Tensor) -> None:
+        squares = float(values.detach().double().square().sum())
+        self.seen.squares[path] = self.seen.squares.get(path, 0.0) + squares
+
+    def result(self) -> Seen:
+        seen = self.seen
+        seen.fit, seen.patterns = seen.fit.to("cpu"), seen.patterns.to("cpu")
+        seen.joint = None if seen.joint is None else seen.joint.to("cpu")
+        ends = (*(seen.fit.input_low, seen.fit.input_high), *seen.squares.values())
+        ends += (seen.fit.output_low, seen.fit.output_high)
+        if not all(bool(torch.as_tensor(end).isfinite().all()) for end in ends):
+            raise NonFiniteError(
+                f"Features must be finite; those at {self.place.path!r} are NaN or "
+                "infinite on the data. Normalise the data, or look for overflow in the "
+                "layers before."
+            )
+        return seen
+
+
+def look(
+    graph: Graph, places: list[Place], data: Data, progress: bool | None = None
+) -> tuple[list[Seen], int]:
+    """Run a model once over the data.
+
+    Args:
+        graph: Its graph; calls are added to it, so that it cannot be edited after.
+        places: Where to look.
+        data: The data.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        What was seen at each place, and the number of samples.
+
+    Raises:
+        NonFiniteError: If there are values that are not finite.
+    """
+    watches = [_Watch(place) for place in places]
+    for watch in watches:
+        _attach(graph, watch)
+    model = fx.GraphModule(graph.model, graph.graph)
+    samples = 0
+    with evaluating(model), torch.no_grad():
+        for batch in track(data, "linearity", show=progress):
+            batch.run(model)
+            samples += batch.size
+    return [watch.result() for watch in watches], samples
+
+
+def _attach(graph: Graph, watch: _Watch) -> None:
+    place = watch.place
+    features = place.layer.features
+    if place.layer.activation is not None:
+        source = features.all_input_nodes[0]
+        _probe(graph, watch.enter, source, before=features)
+    _probe(graph, watch.leave, features, after=features)
+    for route in place.routes:
+        path, node = route.consumer.path, route.consumer.node
+        _probe(graph, _named(watch.read, path), node.all_input_nodes[0], before=node)
+        _probe(graph, _named(watch.answered, path), node, after=node)
+
+
+def _named(
+    function: Callable[[str, Tensor], None], path: str
+) -> Callable[[Tensor], None]:
+    return lambda values: function(path, values)
+
+
+def _probe(
+    graph: Graph,
+    see: Callable[..., None],
+    values: fx.Node,
+    *,
+    before: fx.Node | None = None,
+    after: fx.Node | None = None,
+) -> None:
+    name = f"layerpeel_probe_{len(graph.graph.nodes)}"
+    graph.model.add_module(name, _Probe(see))
+    if before is not None:
+        with graph.graph.inserting_before(before):
+            graph.graph.call_module(name, (values,))
+    elif after is not None:
+        with graph.graph.inserting_after(after):
+            graph.graph.call_module(name, (values,))
