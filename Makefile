@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-dev ## check style, formatting and types
 	@$(BIN)/mypy
 
 doctest: $(VENV)/.installed-dev ## run the examples in docstrings and guides
-	@$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' src docs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal --doctest-modules --doctest-glob='*.md' src docs
 
 docs: $(VENV)/.installed-dev ## build the documentation into docs/_build/html; warnings are errors
 	@$(BIN)/python -m sphinx -q -W --keep-going -n -b html docs docs/_build/html
