@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from layerpeel.edits import deepen
+from layerpeel.edits import deepen, merge_layers, narrow, widen
 
 Batches: TypeAlias = list[tuple[Tensor, Tensor]]
 EditOf: TypeAlias = Callable[[nn.Module, Batches], Any]
@@ -52,6 +52,15 @@ def edits(model: nn.Sequential) -> Mapping[str, tuple[EditOf, bool]]:
         "deepen, middle, residual": (
             lambda m, d: deepen(m, middle, d, residual=True),
             True,
+        ),
+        "widen, middle": (lambda m, d: widen(m, middle, 64, data=d), False),
+        "merge_layers": (lambda m, d: merge_layers(m, d), False),
+        "narrow, critical, middle": (lambda m, d: narrow(m, middle, data=d), False),
+        "narrow, clones, middle": (
+            lambda m, d: narrow(
+                m, middle, data=d, method="clones", width=len(d[0][0][0]) // 2
+            ),
+            False,
         ),
     }
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import layerpeel as lp
-from layerpeel._checks import EditError
+from layerpeel._checks import EditError, LayerError
 from tests.edits.networks import (
     Functional,
     Residual,
@@ -33,6 +33,16 @@ def deepened(model, path, data, draw):
     return lp.deepen(model, path, data, activation=nn.ReLU())
 
 
+def with_block(model, path, data, draw):
+    return lp.deepen(model, path, data, residual=True, activation=nn.ReLU())
+
+
+def moved(model, path, data, draw):
+    edit = lp.deepen(model, path, data, activation=nn.ReLU())
+    generator = torch.Generator().manual_seed(draw.randint(0, 9))
+    return lp.lifted_manifold(edit, generator, data)[0]
+
+
 def split(model, path, data, draw):
     alpha = draw.choice(["auto", -0.5, 0.25, 1.5])
     return lp.widen(model, path, draw.randint(1, 3), alpha=alpha)
@@ -50,7 +60,7 @@ def merged(model, path, data, draw):
     return lp.merge_layers(model, data)
 
 
-EDITS = (deepened, split, nulled, narrowed, merged)
+EDITS = (deepened, with_block, moved, split, nulled, narrowed, merged)
 
 
 def affine_paths(model):
@@ -68,7 +78,7 @@ def edited(model, data, draw):
     for path in draw.sample(paths, len(paths)):
         try:
             return edit(model, path, data, draw), edit.__name__
-        except EditError:
+        except (EditError, LayerError):
             continue
     raise AssertionError(f"no layer takes {edit.__name__}")
 

@@ -26,6 +26,16 @@ EDITS = {
     "narrow": lambda model, layer, data: lp.narrow(
         model, layer, data=data, method="clones", width=2
     ),
+    "null": lambda model, layer, data: lp.widen(model, layer, 2, kind="null"),
+    "residual": lambda model, layer, data: lp.deepen(
+        model, layer, data, residual=True, activation=nn.ReLU()
+    ),
+    "boundary": lambda model, layer, data: lp.deepen(
+        model, layer, data, at="boundary", loss_fn=nn.functional.cross_entropy
+    ),
+    "embed": lambda model, layer, data: lp.embed(
+        model, lp.CompatibleEmbedding.threefold((4, 5, 3))
+    ),
     "merge": lambda model, layer, data: lp.merge_layers(
         lp.deepen(model, layer, data, activation=nn.ReLU()).model, data
     ),
@@ -49,7 +59,11 @@ def exported(model, x):
     ("build", "layer", "data", "edit"),
     [
         (lambda: mlp([4, 5, 3]), "0", data_for(4, 3), "widen"),
+        (lambda: mlp([4, 5, 3]), "0", data_for(4, 3), "embed"),
         (lambda: seeded(Functional), "fc1", data_for(4, 3), "deepen"),
+        (lambda: seeded(Functional), "fc2", data_for(4, 3), "boundary"),
+        (lambda: seeded(Residual), "block2.fc1", data_for(4, 3), "residual"),
+        (convolutional, "conv2", images(), "null"),
         (lambda: seeded(Residual), "block1.fc1", data_for(4, 3), "merge"),
         (lambda: seeded(Residual), "block1.fc1", data_for(4, 3), "narrow"),
         (convolutional, "conv1", images(), "widen"),

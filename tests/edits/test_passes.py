@@ -4,8 +4,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from layerpeel._checks import LossError
+from layerpeel.edits.comparison import compare
 from layerpeel.edits.data import Data
-from layerpeel.edits.passes import changed, gradient_norm, ranges
+from layerpeel.edits.passes import gradient_norm, ranges, repeats
 from tests.edits.networks import convolutional, data_for, gradient, images, mlp
 
 
@@ -38,7 +39,7 @@ def test_gradients_are_those_of_the_mean_over_all_samples(batches):
 def test_changes_are_the_largest_of_all_entries():
     model, other = mlp([3, 2]), mlp([3, 2])
     other[0].bias.data[1] -= 0.5
-    change = changed(model, other, Data(data_for(3, 2), model))
+    change = compare(model, other, Data(data_for(3, 2), model)).change
     assert change.largest == pytest.approx(0.5)
     assert change.samples == 12
 
@@ -62,3 +63,24 @@ def test_losses_that_are_none_are_named(loss, message):
 def test_models_without_trainable_parameters_have_no_gradient():
     data = Data(data_for(3, 2), nn.Identity())
     assert gradient_norm(nn.Identity(), F.cross_entropy, data) == 0.0
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation"),
+    [(1, 1, 1), (3, 1, 1), (2, 2, 1), (2, 2, 2), (3, 2, 2)],
+)
+def test_no_tap_reads_a_place_more_often_than_said(mode, kernel, padding, dilation):
+    for size in range(padding + (mode == "reflect"), 5):
+        module = nn.Conv2d(
+            1, 1, (kernel, 1), padding=(padding, 0), dilation=(dilation, 1),
+            padding_mode=mode, bias=False, dtype=torch.float64,
+        )  # fmt: skip
+        if size + 2 * padding <= dilation * (kernel - 1):
+            continue
+        for tap in range(kernel):
+            module.weight.data.zero_()[0, 0, tap] = 1
+            x = torch.zeros(size, 1, size, 1, dtype=torch.float64)
+            x[range(size), 0, range(size), 0] = 1
+            counts = module(x).detach().sum((1, 2, 3))
+            assert float(counts.max()) <= repeats(module)

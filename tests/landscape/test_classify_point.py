@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from layerpeel._checks import NonFiniteError
 from layerpeel.landscape import (
+    EscapeStatus,
     Inertia,
     Kind,
     LandscapeWarning,
@@ -409,3 +410,82 @@ def test_a_product_proves_what_the_largest_eigenvalue_hides(dense_limit):
     if dense_limit:
         assert point.inertia == Inertia(0, 1, 1)
         assert "counts it as zero" in str(caught[0].message)
+
+
+def split_in_two(model, dtype):
+    """A 1-2-1 network whose second neuron is two, in a dtype."""
+    first, last = nn.Linear(1, 3).double(), nn.Linear(3, 1).double()
+    with torch.no_grad():
+        first.weight.copy_(model[0].weight[[0, 1, 1]])
+        first.bias.copy_(model[0].bias[[0, 1, 1]])
+        share = torch.tensor([[1.0, 0.5, 0.5]], dtype=torch.float64)
+        last.weight.copy_(model[2].weight[:, [0, 1, 1]] * share)
+        last.bias.copy_(model[2].bias)
+    return nn.Sequential(first, nn.Tanh(), last).to(dtype)
+
+
+def test_a_saddle_in_float32_is_one_at_its_own_tolerance(tanh_minimum):
+    model, data = tanh_minimum
+    wide, exact = (split_in_two(model, d) for d in (torch.float32, torch.float64))
+    reference = classify_point(exact, F.mse_loss, data)
+    # Rounding of parameters leaves a gradient that is none of a critical point's.
+    assert classify_point(wide, F.mse_loss, data).kind is Kind.NOT_CRITICAL
+    point = classify_point(wide, F.mse_loss, data, gradient_tolerance=1e-6)
+    assert point.kind is reference.kind is Kind.STRICT_SADDLE
+    assert point.inertia == reference.inertia
+    assert point.lowest.value == pytest.approx(reference.lowest.value, rel=1e-4)
+    moved = escape(wide, point.escape_direction, F.mse_loss, data)
+    assert moved.status is EscapeStatus.LOWERED
+    assert {p.dtype for p in moved.model.parameters()} == {torch.float32}
+    x, y = data[0]
+    before, after = (F.mse_loss(m.double()(x), y).item() for m in (wide, moved.model))
+    assert moved.measured_drop == pytest.approx(before - after, abs=1e-15)
+    assert before - after > 1e-6
+
+
+def test_a_normalised_network_is_judged_in_eval_mode_with_its_fibres():
+    # The weights before a normalisation, with fixed statistics, are an affine map more.
+    build = lambda: nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))  # noqa: E731
+    model = seeded(build).double()
+    x = normal(9, 1)
+    model(x)
+    state = deepcopy(model.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LandscapeWarning)
+        point = classify_point(model, F.mse_loss, [(x, 2 * x + normal(9, 1, seed=1))])
+    assert any("in train mode" in caution for caution in point.warnings)
+    assert point.parameters.size == 4 + 4 + 3
+    assert model.training
+    assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+    model.eval()
+    data = [(x, 2 * x + normal(9, 1, seed=1))]
+    polished = polish(model, F.mse_loss, data)
+    assert polished.status.success
+    # All maps of one line: two directions change it, the other nine are flat.
+    flat = classify_point(polished.model, F.mse_loss, data, fibre_dimension=9)
+    assert flat.inertia.signs == (0, 9, 2)
+    assert flat.kind is Kind.LOCAL_MINIMUM
+    unknown = classify_point(polished.model, F.mse_loss, data)
+    assert unknown.kind is Kind.DEGENERATE_MINIMUM_CANDIDATE
+
+
+def test_sentences_do_not_say_more_than_is_evaluated():
+    assert "may have no Hessian" in Kind.AT_KINK.value
+    assert "that was evaluated" in Kind.STRICT_SADDLE.value
+    assert "that was given" in Kind.LOCAL_MINIMUM.value
+    assert "not shown" in Kind.DEGENERATE_MINIMUM_CANDIDATE.value
+    assert "does not prove" in Kind.NO_NEGATIVE_FOUND.value
+
+
+def test_a_degenerate_minimum_beyond_the_dense_limit_is_claimed_to_be_nothing():
+    # Twenty variables and three samples: 17 eigenvalues are zero, exactly so.
+    model = nn.Linear(20, 5, bias=False).double()
+    x, y = normal(3, 20), normal(3, 5, seed=1)
+    done = polish(model, F.mse_loss, [(x, y)])
+    point = classify_point(
+        done.model, F.mse_loss, [(x, y)], dense_limit=10, fibre_dimension=85
+    )
+    assert point.kind in (Kind.NO_NEGATIVE_FOUND, Kind.UNDECIDED)
+    assert not point.kind.proved
+    assert point.inertia is None
+    assert point.escape_direction is None

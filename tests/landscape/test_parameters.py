@@ -4,6 +4,7 @@ from torch import nn
 
 from layerpeel._checks import NonFiniteError, ShapeError, StateError
 from layerpeel.landscape import Parameters
+from layerpeel.landscape.parameters import _check_tensors
 from tests.landscape.networks import Residual, normal, seeded
 
 
@@ -58,3 +59,9 @@ def test_a_parametrised_weight_is_its_original():
     names = Parameters.of(model).names
     assert "parametrizations.weight.original0" in names
     assert "weight" not in names
+
+
+@pytest.mark.parametrize("direction", [None, "weight", {"weight": [[1.0, 2.0]]}, 3])
+def test_directions_are_tensors(direction):
+    with pytest.raises(ValueError, match="a vector, or tensors by name; got"):
+        _check_tensors(direction)

@@ -99,3 +99,19 @@ def test_a_place_without_a_hessian_stalls():
     found = polish(model, loss_fn, [(normal(4, 1), torch.zeros(4, 1))])
     assert found.status is PolishStatus.STALLED
     assert found.moved == 0.0
+
+
+@pytest.mark.parametrize("build", [tanh_network, relu_network])
+def test_a_point_that_is_polished_costs_few_gradients(build, monkeypatch):
+    model, data = build(1)
+    counted, gradient = [], Risk.gradient
+    monkeypatch.setattr(
+        Risk, "gradient", lambda *args: counted.append(1) or gradient(*args)
+    )
+    first = polish(model, F.mse_loss, data)
+    # One for each step, and a few to see that no further one is worth it.
+    assert len(counted) <= first.steps + 6
+    counted.clear()
+    again = polish(first.model, F.mse_loss, data)
+    assert len(counted) <= again.steps + 6
+    assert again.gradient_norm <= first.gradient_norm

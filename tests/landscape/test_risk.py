@@ -364,3 +364,58 @@ def test_blocks_of_columns_are_put_together():
     oracle, start = reference(model, F.cross_entropy, data)
     hessian = torch.autograd.functional.hessian(oracle, start)
     torch.testing.assert_close(risk.hessian(), hessian, rtol=0, atol=1e-10)
+
+
+def test_class_weights_of_a_loss_module_follow_the_dtype():
+    x, y = normal(12, 2).float(), torch.arange(12) % 3
+    model, weight = seeded(lambda: nn.Linear(2, 3)), torch.tensor([1.0, 2.0, 3.0])
+    loss_fn = nn.CrossEntropyLoss(weight=weight)
+    risk = Risk.of(model, loss_fn, [(x, y)])
+    logits = model.double()(x.double())
+    expected = F.cross_entropy(logits, y, weight=weight.double())
+    assert risk.value() == pytest.approx(expected.item(), rel=1e-14)
+    assert loss_fn.weight.dtype == torch.float32
+
+
+def test_batches_whose_halves_balance_by_chance_are_refused():
+    # Two halves with the same class weights each: one batch alone looks like a mean.
+    x, y = normal(12, 2), torch.tensor([0, 1, 2, 0, 1, 2, 0, 0, 0, 0, 0, 0])
+    loss_fn = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 9.0]))
+    model = seeded(lambda: nn.Linear(2, 3))
+    pieces = list(zip(x.split(6), y.split(6), strict=True))
+    with pytest.raises(LossError, match="do not add up to that of all data"):
+        Risk.of(model, loss_fn, pieces)
+    assert Risk.of(model, loss_fn, [(x, y)]).samples == 12
+
+
+class Cut(nn.Module):
+    """Gives no gradient to its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.unit = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.unit(x).detach()
+
+
+def test_what_no_gradient_goes_through_is_no_critical_point():
+    data = [(normal(5, 2), normal(5, 1))]
+    with pytest.raises(ValueError, match="no gradient reaches them"):
+        Risk.of(Cut(), F.mse_loss, data)
+    for loss_fn in (
+        lambda f, y: F.mse_loss(f.detach(), y),
+        lambda f, y: (f.round().detach() - y).abs().mean(),
+        lambda f, y: y.mean(),
+    ):
+        with pytest.raises(LossError, match="differentiable"):
+            Risk.of(nn.Linear(2, 1), loss_fn, data)
+
+
+def test_statistics_of_the_batch_are_told():
+    model = seeded(lambda: nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)))
+    data = [(normal(5, 2), normal(5, 3))]
+    assert not Risk.of(model.eval(), F.mse_loss, data).notes
+    model[1] = nn.BatchNorm1d(3, track_running_stats=False).eval()
+    (note,) = Risk.of(model, F.mse_loss, data).notes
+    assert "these very batches" in note

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from layerpeel._checks import BatchError, NonFiniteError, listed
+from layerpeel._checks import BatchError, NonFiniteError
 from layerpeel.measurement.sources.device import model_device
 from layerpeel.measurement.sources.forward import evaluating
 from layerpeel.measurement.sources.nested import moved, tensors
+from layerpeel.measurement.sources.pairs import (
+    Pair,
+    arguments,
+    check_found,
+    check_iterable,
+    split,
+    target_tensor,
+)
 
-_LABEL_KEYS = ("labels", "label")
 # What models raise on batches that they do not take. A pass that was traced without an
 # argument asserts that it stays away.
 _REFUSALS = (
@@ -23,24 +29,8 @@ _REFUSALS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """One batch: ``loss_fn(model(*args, **kwargs), target)``.
-
-    Attributes:
-        args: Positional arguments of the model.
-        kwargs: Keyword arguments of the model.
-        target: Class indices or values, with one row per sample.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    target: Tensor
-
-    @property
-    def size(self) -> int:
-        """The number of samples."""
-        return len(self.target)
+class Batch(Pair):
+    """One batch, to run models on."""
 
     def double(self) -> Batch:
         """Return the batch with floating numbers in float64."""
@@ -84,11 +74,7 @@ class Data:
     """
 
     def __init__(self, loader: Iterable[Any], model: nn.Module) -> None:
-        if not isinstance(loader, Iterable):
-            raise BatchError(
-                "`data` must be an iterable of batches `(input, target)`; got a "
-                f"{type(loader).__name__}. Pass a DataLoader, or a list with one batch."
-            )
+        check_iterable(loader)
         # An iterator has no second pass: what it yields is kept.
         self._loader = list(loader) if isinstance(loader, Iterator) else loader
         self._device = model_device(model) or torch.device("cpu")
@@ -101,11 +87,7 @@ class Data:
             if batch.size:
                 found = True
                 yield batch
-        if not found:
-            raise BatchError(
-                "`data` must yield at least one sample; it yielded none. A generator "
-                "that was iterated before is exhausted: make it anew, or pass a list."
-            )
+        check_found(found)
 
     @property
     def loader(self) -> Iterable[Any]:
@@ -120,18 +102,11 @@ class Data:
             return tuple(next(iter(self)).kwargs)
 
     def _batch(self, raw: object) -> Batch:
-        inputs, target = _split(raw)
-        target = torch.as_tensor(target).to(self._device)
-        if target.ndim == 0:
-            raise BatchError(
-                "A batch must hold samples with one target each; got a single target. "
-                "Wrap the data set in `torch.utils.data.DataLoader(dataset, 64)`."
-            )
+        inputs, targets = split(raw)
+        target = target_tensor(targets).to(self._device)
         inputs = moved(inputs, self._device)
         _check_finite(inputs)
-        if isinstance(inputs, Mapping):
-            return Batch((), inputs, target)
-        return Batch((inputs,), {}, target)
+        return Batch(*arguments(inputs), target)
 
 
 def _check_finite(inputs: object) -> None:
@@ -141,25 +116,6 @@ def _check_finite(inputs: object) -> None:
                 "The inputs must be finite; a batch holds NaN or infinity. Clean the "
                 "data, or leave those samples out."
             )
-
-
-def _split(raw: object) -> tuple[Any, Any]:
-    if isinstance(raw, tuple | list) and len(raw) == 2:
-        return raw[0], raw[1]
-    got = f"a {type(raw).__name__}"
-    if isinstance(raw, Mapping):
-        found = [key for key in _LABEL_KEYS if key in raw]
-        if len(found) == 1:
-            rest = {key: item for key, item in raw.items() if key not in found}
-            return rest, raw[found[0]]
-        got += f" with {listed(sorted(map(repr, raw)))}"
-    elif isinstance(raw, tuple | list):
-        got += f" of {len(raw)} items"
-    raise BatchError(
-        "A batch must be `(input, target)`, or a mapping with either 'labels' or "
-        f"'label'; got {got}. Wrap the loader, for instance in "
-        "`[(x, y) for x, y, *_ in loader]`."
-    )
 
 
 def _doubled(value: Any) -> Any:  # noqa: ANN401 - keeps its type

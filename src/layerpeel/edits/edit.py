@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -12,9 +13,9 @@ from layerpeel.edits.depth.lift import Lift
 from layerpeel.edits.proof import Proof
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edit:
-    """An edited model.
+    """An edited model; printed, it is its summary.
 
     Attributes:
         model: A new module, with parameters of its own, that trains, saves and loads.
@@ -38,3 +39,10 @@ class Edit:
     def summary(self) -> str:
         """Return what was done and what is proved, as lines of text."""
         return "\n".join([self.what, *(f"  {line}" for line in self.proof.lines())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was done and what is proved, ready for JSON; no weights."""
+        return {"what": self.what, "proof": self.proof.to_dict()}
+
+    def __repr__(self) -> str:
+        return self.summary()

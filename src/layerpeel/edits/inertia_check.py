@@ -11,7 +11,8 @@ from torch import nn
 from layerpeel._checks import EditError
 from layerpeel._tolerances import CRITICAL_GRADIENT, EIGENVALUE_GAP, GRADIENT_MARGIN
 from layerpeel.edits.data import Data
-from layerpeel.edits.passes import LossFunction, is_sum
+from layerpeel.edits.loss import Loss, LossFunction
+from layerpeel.edits.passes import is_sum
 from layerpeel.landscape.inertia import Inertia, zero_tolerance
 from layerpeel.landscape.kinks import kinks
 from layerpeel.landscape.risk import Risk
@@ -62,6 +63,7 @@ def inertia_shift(
     held = data if isinstance(data, Data) else Data(data, before)
     for model in (before, after):
         _check_size(model)
+    loss_fn = Loss.of(loss_fn, before, held)
     old, new = (_signs(model, loss_fn, held) for model in (before, after))
     shift = [b - a for a, b in zip(old, new, strict=True)]
     return shift[0], shift[1], shift[2]

@@ -1,9 +1,9 @@
-"""Passes over the data: ranges of layers, changes of outputs, gradients."""
+"""Passes over the data: ranges of layers, gradients; what an edit may change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from layerpeel._checks import EditError, LossError, NonFiniteError
 from layerpeel.edits.data import Batch, Data
+from layerpeel.edits.loss import LossFunction
 from layerpeel.measurement.sources.forward import evaluating
-
-LossFunction = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +67,31 @@ def rows_of(values: Tensor, module: nn.Module) -> Tensor:
     return values.reshape(-1, values.shape[-1])
 
 
+def repeats(module: nn.Module) -> int:
+    """Return how often a place is read at most with the same tap of a convolution.
+
+    Zeros beyond the border repeat nothing. Of other paddings, a tap that sees no more
+    places than there are meets mirrored ones twice at most, repeated ones by the padding
+    of one side, and those of a circle once; else whatever the two sides have of it.
+    """
+    if not isinstance(module, nn.Conv2d) or module.padding_mode == "zeros":
+        return 1
+    found = 1
+    for axis, size in enumerate(module.kernel_size):
+        reach = module.dilation[axis] * (size - 1)
+        if isinstance(module.padding, str):
+            side = 0 if module.padding == "valid" else -(-reach // 2)
+            within = True
+        else:
+            side = module.padding[axis]
+            within = 2 * side <= reach
+        most = {"circular": (1, 3), "reflect": (2, 3)}.get(
+            module.padding_mode, (1 + side, 1 + 2 * side)
+        )
+        found *= most[0 if within else 1] if side else 1
+    return found
+
+
 def ranges(model: nn.Module, path: str, data: Data) -> tuple[Range, Range]:
     """Return the ranges of the input and of the output of a layer.
 
@@ -95,33 +119,6 @@ def ranges(model: nn.Module, path: str, data: Data) -> tuple[Range, Range]:
                 "data. Normalise the data, or look for overflow in the layers before."
             )
     return found[0]
-
-
-def changed(
-    before: nn.Module,
-    after: nn.Module,
-    data: Data,
-    looking: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> Change:
-    """Run two models on the data.
-
-    Args:
-        before: The first model.
-        after: The second one.
-        data: The data.
-        looking: A context for the runs of the second model.
-    """
-    largest, scale, samples = 0.0, 0.0, 0
-    with evaluating(before), evaluating(after), torch.no_grad():
-        for batch in data:
-            # A copy: the second model may return its input, or work in place.
-            old = batch.run(before).double().clone()
-            with looking():
-                new = batch.run(after).double()
-            largest = max(largest, float((new - old).abs().max()))
-            scale = max(scale, float(old.abs().max()))
-            samples += batch.size
-    return Change(largest, scale, samples)
 
 
 def check_outputs(model: nn.Module, change: Change) -> None:
@@ -195,8 +192,20 @@ def is_sum(loss_fn: LossFunction) -> bool:
 
 @contextmanager
 def hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    """Call a function after each forward pass of a module, within the context."""
-    handle = module.register_forward_hook(hook)
+    """Call a function after each forward pass of a module, within the context.
+
+    Arguments that are given by name are among the others.
+    """
+
+    def call(
+        called: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,  # noqa: ANN401 - modules return anything
+    ) -> Any:  # noqa: ANN401 - and may be made to return anything else
+        return hook(called, (*args, *kwargs.values()), output)
+
+    handle = module.register_forward_hook(call, with_kwargs=True)
     try:
         yield
     finally:

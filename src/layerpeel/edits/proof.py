@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from layerpeel._json import plain
 
 UNREGULARISED = (
-    "Statements on gradients and curvature are about the mean loss on the given data, "
+    "Statements on gradients and curvature are about the loss on the given data, "
     "without weight decay or other penalties on the weights."
 )
 DATA_ONLY = (
@@ -34,6 +37,9 @@ class Proof:
         caveats: What all this is not about.
     """
 
+    # Whether the shift of the inertia is predicted for critical points alone.
+    of_critical_points: ClassVar[bool] = True
+
     exact: bool
     everywhere: bool
     samples: int
@@ -49,6 +55,11 @@ class Proof:
         """Return what is said of this kind of edit alone, one statement per line."""
         return []
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it, ready for JSON."""
+        content: dict[str, Any] = plain(asdict(self))
+        return content
+
     def lines(self) -> list[str]:
         """Return the proof in words, one statement per line."""
         lines = [self._outputs()]
@@ -59,9 +70,15 @@ class Proof:
             )
         lines += self.details()
         if self.inertia_shift is not None:
-            checked = "checked" if self.inertia_checked else "predicted"
-            lines.append(f"inertia   plus {self.inertia_shift} ({checked})")
+            lines.append(f"inertia   plus {self.inertia_shift} ({self._sense()})")
         return [*lines, *(f"note      {caveat}" for caveat in self.caveats)]
+
+    def _sense(self) -> str:
+        if self.inertia_checked:
+            return "checked"
+        return (
+            "predicted, of a critical point" if self.of_critical_points else "predicted"
+        )
 
     def _outputs(self) -> str:
         how = "exact" if self.exact else "approximate"

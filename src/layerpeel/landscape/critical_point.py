@@ -31,21 +31,22 @@ class Kind(enum.Enum):
         "those of a critical point. Go on training, or `polish` a small network."
     )
     AT_KINK = (
-        "A sample is on a kink of an activation: the risk has no Hessian here. Look for "
-        "one-sided slopes, or move the point off the kink."
+        "A sample is on a kink of an activation, a maximum or the loss: the risk may "
+        "have no Hessian here. Look for one-sided slopes, or move the point off the kink."
     )
     STRICT_SADDLE = (
-        "The gradient is small and negative curvature is proved: `escape` along "
-        "`escape_direction` lowers the risk."
+        "The gradient is small, and there is curvature that is negative beyond the "
+        "rounding that was evaluated: `escape` along `escape_direction` lowers the risk."
     )
     LOCAL_MINIMUM = (
-        "No eigenvalue is negative, and as many are zero as the flat fibre has "
-        "dimensions: a local minimum, up to rounding."
+        "No eigenvalue is negative, and as many are zero as the flat fibre that was given "
+        "has dimensions, or none without one: a local minimum, up to rounding."
     )
     DEGENERATE_MINIMUM_CANDIDATE = (
-        "No eigenvalue is negative, but some are zero, and it is not shown that the risk "
-        "is flat along all of them. If a fibre of equal risk goes through the point, pass "
-        "its dimension as `fibre_dimension`."
+        "No eigenvalue is negative, but how many are zero is not the dimension of a fibre "
+        "that was given: it is not shown that the risk is flat along all of them. If a "
+        "fibre of equal risk goes through the point, pass its dimension as "
+        "`fibre_dimension`."
     )
     NO_NEGATIVE_FOUND = (
         "Lanczos found no negative curvature; that does not prove there is none. Raise "
@@ -116,7 +117,8 @@ class CriticalPoint:
     def escape_direction(self) -> dict[str, Tensor] | None:
         """A unit direction of proved negative curvature, by parameter; else ``None``.
 
-        Of a vector and its opposite it is the one that does not point uphill.
+        Proved as far as :class:`Curvature` bounds rounding, at this point. Of a vector
+        and its opposite it is the one that does not point uphill.
         """
         margin = GRADIENT_MARGIN * self.gradient_norm
         if self.kinks.are_touched or not self.curvature.is_below(margin):

@@ -17,9 +17,9 @@ from torch.func import functional_call, grad, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from layerpeel._checks import BatchError, LossError
-from layerpeel.landscape.held_batches import HeldBatch
 from layerpeel.landscape.parameters import Parameters
 from layerpeel.landscape.reduction import LossFunction
+from layerpeel.measurement.sources.pairs import Pair
 
 
 @cache
@@ -73,6 +73,22 @@ def copied(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy
 
 
+def copied_loss(
+    loss_fn: LossFunction, dtype: torch.dtype, device: torch.device
+) -> LossFunction:
+    """Return a loss function whose tensors are of a dtype; one that is no module as is.
+
+    Class weights are in the precision of training, while the outputs are not.
+    """
+    if not isinstance(loss_fn, nn.Module):
+        return loss_fn
+    try:
+        return deepcopy(loss_fn).to(device, dtype)
+    except (RuntimeError, TypeError):
+        # It holds what cannot be copied, and may work nevertheless.
+        return loss_fn
+
+
 @dataclass(frozen=True, eq=False)
 class Functional:
     """The outputs and the loss of batches as functions of the parameter vector.
@@ -90,7 +106,7 @@ class Functional:
     parameters: Parameters
     forward_mode: bool = True
 
-    def outputs(self, vector: Tensor, batch: HeldBatch) -> Tensor:
+    def outputs(self, vector: Tensor, batch: Pair) -> Tensor:
         """Return the outputs: a tensor, or the logits of what has some.
 
         Raises:
@@ -108,16 +124,16 @@ class Functional:
             f"tuple that begins with them; got {type(found).__name__}."
         )
 
-    def loss(self, vector: Tensor, batch: HeldBatch) -> Tensor:
+    def loss(self, vector: Tensor, batch: Pair) -> Tensor:
         """Return the loss of a batch."""
-        value: Tensor = self.loss_fn(self.outputs(vector, batch), batch.targets)
+        value: Tensor = self.loss_fn(self.outputs(vector, batch), batch.target)
         return value
 
-    def gradient(self, vector: Tensor, batch: HeldBatch) -> Tensor:
+    def gradient(self, vector: Tensor, batch: Pair) -> Tensor:
         """Return the gradient of the loss of a batch."""
         return self._gradient_of(batch)(vector)
 
-    def product(self, vector: Tensor, batch: HeldBatch, direction: Tensor) -> Tensor:
+    def product(self, vector: Tensor, batch: Pair, direction: Tensor) -> Tensor:
         """Return the Hessian of the loss of a batch, times a direction."""
         gradient = self._gradient_of(batch)
         if self.forward_mode:
@@ -127,7 +143,7 @@ class Functional:
         return self._pulled(gradient, vector, direction)
 
     def second_derivative(
-        self, vector: Tensor, batch: HeldBatch, direction: Tensor
+        self, vector: Tensor, batch: Pair, direction: Tensor
     ) -> Tensor:
         r"""Return :math:`v^\top H v` of a batch, without the Hessian's product.
 
@@ -141,7 +157,7 @@ class Functional:
         found: Tensor = grad(grad(along))(vector.new_zeros(()))
         return found
 
-    def magnitude(self, vector: Tensor, batch: HeldBatch, direction: Tensor) -> Tensor:
+    def magnitude(self, vector: Tensor, batch: Pair, direction: Tensor) -> Tensor:
         r"""Return the size of the terms that the curvature of a batch is a sum of.
 
         These are those of :math:`\dot f^\top \nabla^2 \ell\, \dot f` and of
@@ -159,14 +175,14 @@ class Functional:
             return _pushed(along, step, one)
 
         (outputs, first), (_, second) = _pushed(moving, zero, one)
-        slope = grad(lambda f: self.loss_fn(f, batch.targets))
+        slope = grad(lambda f: self.loss_fn(f, batch.target))
         total = vector.new_zeros(())
         for place in (outputs, outputs / outputs.abs().max().clamp(min=1.0)):
             slopes, bends = _pushed(slope, place, first)
             total = total + ((bends * first).abs() + (slopes * second).abs()).sum()
         return total
 
-    def supported(self, vector: Tensor, batch: HeldBatch) -> Functional:
+    def supported(self, vector: Tensor, batch: Pair) -> Functional:
         """Return the functional with the first kind of derivative that is right.
 
         Raises:
@@ -183,7 +199,7 @@ class Functional:
             f"{type(failure).__name__}: {failure} Replace the operation that is at fault."
         ) from failure
 
-    def _failure(self, vector: Tensor, batch: HeldBatch) -> Exception | None:
+    def _failure(self, vector: Tensor, batch: Pair) -> Exception | None:
         """Return why second derivatives cannot be had, if so."""
         generator = torch.Generator().manual_seed(0)
         u, v = (
@@ -207,7 +223,7 @@ class Functional:
             "derivative is wrong. That of `weight_norm` is, in torch 2.13."
         )
 
-    def _gradient_of(self, batch: HeldBatch) -> Callable[[Tensor], Tensor]:
+    def _gradient_of(self, batch: Pair) -> Callable[[Tensor], Tensor]:
         return grad(lambda vector: self.loss(vector, batch))
 
     def _pulled(

@@ -41,9 +41,15 @@ class Parameters:
         """Return the layout of a model's trainable parameters.
 
         Raises:
-            ValueError: If there is none, or one is complex or not initialised.
+            ValueError: If it is no module, has none, or one is complex or not
+                initialised.
             NonFiniteError: If one, frozen ones included, holds NaN or infinity.
         """
+        # A plain function, say: annotations are not checked where users call.
+        if not isinstance(model, nn.Module):
+            raise ValueError(
+                f"`model` must be a torch.nn.Module; got a {type(model).__name__}."
+            )
         for name, parameter in model.named_parameters():
             _check(name, parameter)
         trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -102,6 +108,7 @@ class Parameters:
                 not move.
 
         Raises:
+            ValueError: If it is neither of both.
             StateError: If a name belongs to no trainable parameter.
             ShapeError: If a tensor, or the vector, has another shape.
             NonFiniteError: If it holds NaN or infinity.
@@ -109,6 +116,7 @@ class Parameters:
         if isinstance(direction, Tensor):
             vector = self._checked_vector(direction)
         else:
+            _check_tensors(direction)
             self._check_names(direction)
             vector = torch.zeros(self.size, dtype=torch.float64)
             for name, values in direction.items():
@@ -141,6 +149,21 @@ class Parameters:
                     f"The direction of {name!r} must have its shape, {shape}; got "
                     f"{tuple(direction[name].shape)}."
                 )
+
+
+def _check_tensors(direction: object) -> None:
+    if direction is None:
+        raise ValueError(
+            "A direction must be a vector, or tensors by name; got None. A point without "
+            "proved negative curvature has no `escape_direction`."
+        )
+    values = direction.values() if isinstance(direction, Mapping) else [direction]
+    wrong = [value for value in values if not isinstance(value, Tensor)]
+    if wrong:
+        raise ValueError(
+            "A direction must be a vector, or tensors by name; got a "
+            f"{type(wrong[0]).__name__}. Make it one with `torch.as_tensor`."
+        )
 
 
 def _check(name: str, parameter: nn.Parameter) -> None:

@@ -128,7 +128,9 @@ def polish(
             f"since each step needs a dense Hessian; it has {risk.size}. Freeze some, or "
             "raise `limit`."
         )
-    *_, last = track(_descent(risk, tolerance, max_steps), "Polishing", show=progress)
+    descent = _descent(risk, tolerance, max_steps)
+    places = list(track(descent, "Polishing", show=progress))
+    first, last = places[0], places[-1]
     status = _status(last, tolerance, max_steps)
     new = deepcopy(model).to(torch.float64)
     risk.parameters.write(new, last.point)
@@ -137,7 +139,7 @@ def polish(
         status=status,
         loss=risk.value(last.point),
         gradient_norm=last.norm,
-        initial_gradient_norm=float(risk.gradient().norm()),
+        initial_gradient_norm=first.norm,
         steps=last.steps,
         moved=float((last.point - risk.point).norm()),
     )
@@ -161,20 +163,24 @@ def _descent(risk: Risk, tolerance: float, max_steps: int) -> Iterator[_Place]:
     place = _Place(risk.point, risk.gradient(), 0)
     yield place
     while place.norm > 0 and place.steps < max_steps:
-        following = _best(risk, place)
         # Down at the tolerance, a step has to be worth its while.
-        enough = _GOOD if place.norm <= tolerance else _PROGRESS
+        settled = place.norm <= tolerance
+        following = _best(risk, place, settled)
+        enough = _GOOD if settled else _PROGRESS
         if following is None or following.norm > enough * place.norm:
             return
         place = following
         yield place
 
 
-def _best(risk: Risk, place: _Place) -> _Place | None:
+def _best(risk: Risk, place: _Place, settled: bool) -> _Place | None:
     """Return the first good step, or the best of all that were tried."""
     best: _Place | None = None
-    for step in _steps(risk, place):
+    for step in _steps(risk, place, settled):
         point = place.point + step
+        # A step below the last place of all parameters is none.
+        if torch.equal(point, place.point):
+            continue
         gradient = risk.gradient(point)
         if not bool(gradient.isfinite().all()):
             continue
@@ -186,8 +192,11 @@ def _best(risk: Risk, place: _Place) -> _Place | None:
     return best
 
 
-def _steps(risk: Risk, place: _Place) -> Iterator[Tensor]:
-    """Yield Newton steps, the boldest first."""
+def _steps(risk: Risk, place: _Place, settled: bool) -> Iterator[Tensor]:
+    """Yield Newton steps, the boldest first; where settled, only those of full length.
+
+    A shorter one would not halve the gradient.
+    """
     try:
         matrix = risk.hessian(place.point, progress=False)
     except NonFiniteError:
@@ -197,15 +206,19 @@ def _steps(risk: Risk, place: _Place) -> Iterator[Tensor]:
     if largest == 0:
         return
     along = vectors.T @ place.gradient
+    kept = [values.abs() > cutoff * largest for cutoff in _CUTOFFS]
+    # Where no eigenvalue is between two cutoffs they give the same step.
+    different = {int(mask.sum()): mask for mask in kept}
     newton = [
-        -vectors @ torch.where(values.abs() > cutoff * largest, along / values, 0.0)
-        for cutoff in _CUTOFFS
+        -vectors @ torch.where(m, along / values, 0.0) for m in different.values()
     ]
-    for length in _LENGTHS:
-        for step in newton:
-            yield length * step
+    for length in _LENGTHS[:1] if settled else _LENGTHS:
+        yield from (length * step for step in newton)
+    if settled:
+        return
     # Along the gradient of the squared gradient norm, which always goes down.
-    yield from (-length / largest**2 * (matrix @ place.gradient) for length in _LENGTHS)
+    uphill = matrix @ place.gradient / largest**2
+    yield from (-length * uphill for length in _LENGTHS)
 
 
 def _status(place: _Place, tolerance: float, max_steps: int) -> PolishStatus:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerpeel._checks import (
     BatchError,
@@ -17,12 +17,13 @@ from layerpeel._checks import (
 )
 from layerpeel._tolerances import DETERMINISM_ULPS
 from layerpeel.landscape.functional import Functional
-from layerpeel.landscape.held_batches import HeldBatch
 from layerpeel.landscape.reduction import (
+    check_batches,
     check_loss,
     check_reduction,
     has_own_parameters,
 )
+from layerpeel.measurement.sources.pairs import Pair
 
 _EVAL_MODE = (
     "The model was in train mode, in which its outputs are others: the point is judged "
@@ -33,6 +34,12 @@ _EVAL_MODE = (
 _OWN_PARAMETERS = (
     "`loss_fn` depends on parameters of its own, as with weight decay inside of it: they "
     "are constants here, and gradient and Hessian are those of the unregularised risk."
+)
+
+
+_BATCH_STATISTICS = (
+    "Batch normalisation without running statistics takes those of the batch in eval "
+    "mode, too: the risk is that of these very batches, not a mean over samples."
 )
 
 
@@ -48,7 +55,7 @@ class Probe:
 
     functional: Functional
     vector: Tensor
-    batches: tuple[HeldBatch, ...]
+    batches: tuple[Pair, ...]
 
     def check(self, reduction: str) -> None:
         """Check that model and loss define a risk.
@@ -56,16 +63,21 @@ class Probe:
         Raises:
             BatchError: If the model does not run on the batch.
             LossError: If the loss is no scalar, or reduces otherwise.
+            ValueError: If no gradient reaches the parameters.
             NonFiniteError: If outputs are NaN or infinite.
             NondeterminismError: If they are others the second time.
         """
         outputs, again = self._outputs(), self._outputs()
-        loss_fn, targets = self.functional.loss_fn, self._batch.targets
+        loss_fn, targets = self.functional.loss_fn, self._batch.target
         with torch.no_grad():
             check_loss(loss_fn, outputs, targets)
             _check_finite(outputs)
             _check_deterministic(outputs, again)
+            self._check_dependence()
             check_reduction(loss_fn, outputs, targets, reduction, len(self.batches))
+            if len(self.batches) > 1:
+                pairs = [(self._outputs(b), b.target) for b in self.batches]
+                check_batches(loss_fn, pairs, reduction)
 
     def notes(self, training: Sequence[bool]) -> tuple[str, ...]:
         """Return what the caller should know about the risk.
@@ -74,21 +86,35 @@ class Probe:
             training: Which modules of the caller's model are in train mode.
         """
         found = [_frozen(self.functional)]
+        if any(map(_has_batch_statistics, self.functional.model.modules())):
+            found.append(_BATCH_STATISTICS)
         outputs = self._outputs()
-        if has_own_parameters(self.functional.loss_fn, outputs, self._batch.targets):
+        if has_own_parameters(self.functional.loss_fn, outputs, self._batch.target):
             found.append(_OWN_PARAMETERS)
         if any(training) and self._trains_otherwise(training, outputs):
             found.append(_EVAL_MODE)
         return tuple(note for note in found if note)
 
+    def _check_dependence(self) -> None:
+        """Check that gradients reach the parameters: else all would seem critical."""
+        with torch.enable_grad():
+            vector = self.vector.detach().requires_grad_()
+            outputs = self.functional.outputs(vector, self._batch)
+        if not outputs.requires_grad:
+            raise ValueError(
+                "The outputs of `model` must depend on its trainable parameters through "
+                "differentiable operations; no gradient reaches them. Look for `no_grad`, "
+                "`detach()` or rounding in its forward pass."
+            )
+
     @property
-    def _batch(self) -> HeldBatch:
+    def _batch(self) -> Pair:
         return max(self.batches, key=lambda batch: batch.size)
 
-    def _outputs(self) -> Tensor:
+    def _outputs(self, batch: Pair | None = None) -> Tensor:
         try:
             with torch.no_grad():
-                return self.functional.outputs(self.vector, self._batch)
+                return self.functional.outputs(self.vector, batch or self._batch)
         except LayerpeelError:
             raise
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
@@ -109,6 +135,11 @@ class Probe:
         except BatchError:
             # Batch normalisation refuses single samples, for one.
             return True
+
+
+def _has_batch_statistics(module: nn.Module) -> bool:
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    return isinstance(module, norms) and module.running_mean is None
 
 
 def _frozen(functional: Functional) -> str:

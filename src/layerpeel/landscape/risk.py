@@ -17,12 +17,18 @@ from layerpeel._checks import NonFiniteError, one_of
 from layerpeel._progress import track
 from layerpeel._tolerances import JITTER_ULPS
 from layerpeel.landscape.curvature import Curvature
-from layerpeel.landscape.functional import Functional, copied, differentiable
-from layerpeel.landscape.held_batches import HeldBatch, hold
+from layerpeel.landscape.functional import (
+    Functional,
+    copied,
+    copied_loss,
+    differentiable,
+)
+from layerpeel.landscape.held_batches import hold
 from layerpeel.landscape.parameters import Parameters
 from layerpeel.landscape.probe import Probe
 from layerpeel.landscape.reduction import REDUCTIONS, LossFunction
 from layerpeel.measurement.sources.forward import evaluating
+from layerpeel.measurement.sources.pairs import Pair
 
 # How often a curvature is taken with parameters and direction moved by their rounding.
 _SHAKES = 3
@@ -68,7 +74,7 @@ class Risk:
     samples: int
     notes: tuple[str, ...]
     _functional: Functional
-    _batches: tuple[HeldBatch, ...]
+    _batches: tuple[Pair, ...]
     _weights: tuple[float, ...]
     _dtype: torch.dtype
     _device: torch.device
@@ -89,7 +95,8 @@ class Risk:
         Args:
             model: Any module; it is copied, and stays as it is.
             loss_fn: Takes the model's outputs and the targets of a batch and returns a
-                scalar. Of outputs with ``logits`` it is given those.
+                scalar. Of outputs with ``logits`` it is given those. A module is copied
+                to ``dtype``, with its class weights.
             loader: Batches ``(input, target)``, where a mapping as input becomes
                 keyword arguments; or mappings with ``"labels"`` or ``"label"``. Floating
                 numbers are converted to ``dtype``, and all go where the model is.
@@ -118,6 +125,7 @@ class Risk:
         with evaluating(model), differentiable():
             copy = copied(model, dtype)
             batches = hold(loader, dtype, device, progress)
+            loss_fn = copied_loss(loss_fn, dtype, device)
             functional = Functional(copy, loss_fn, parameters)
             point = parameters.read(model)
             probe = Probe(functional, point.to(device, dtype), batches)
@@ -142,7 +150,7 @@ class Risk:
         return self.parameters.size
 
     @property
-    def batches(self) -> tuple[HeldBatch, ...]:
+    def batches(self) -> tuple[Pair, ...]:
         """The data, as they are held."""
         return self._batches
 
@@ -150,6 +158,15 @@ class Risk:
     def model(self) -> nn.Module:
         """The copy of the model, at its own point."""
         return self._functional.model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type it is computed in."""
+        return self._dtype
+
+    def loss(self, batch: Pair, at: Tensor | None = None) -> Tensor:
+        """Return the loss of one batch."""
+        return self._functional.loss(self._vector(at), batch)
 
     def value(self, at: Tensor | None = None) -> float:
         """Return the risk."""
@@ -234,9 +251,7 @@ class Risk:
         found = []
         for at, along in _shaken(vector, v):
 
-            def of_batch(
-                b: HeldBatch, at: Tensor = at, along: Tensor = along
-            ) -> Tensor:
+            def of_batch(b: Pair, at: Tensor = at, along: Tensor = along) -> Tensor:
                 return functional.second_derivative(at, b, along)
 
             found.append(math.fsum(map(float, self._each(of_batch))))
@@ -250,7 +265,7 @@ class Risk:
     def _products(self, columns: Tensor, at: Tensor | None) -> Float64[Tensor, "p k"]:
         vector, functional = self._vector(at), self._second_order
 
-        def of_batch(batch: HeldBatch) -> Tensor:
+        def of_batch(batch: Pair) -> Tensor:
             def product(v: Tensor) -> Tensor:
                 return functional.product(vector, batch, v)
 
@@ -258,7 +273,7 @@ class Risk:
 
         return self._summed(of_batch)
 
-    def _each(self, of_batch: Callable[[HeldBatch], Tensor]) -> list[Tensor]:
+    def _each(self, of_batch: Callable[[Pair], Tensor]) -> list[Tensor]:
         """Return the weighted parts of all batches, in float64 on the CPU."""
         with differentiable():
             return [
@@ -266,7 +281,7 @@ class Risk:
                 for weight, batch in zip(self._weights, self._batches, strict=True)
             ]
 
-    def _summed(self, of_batch: Callable[[HeldBatch], Tensor]) -> Tensor:
+    def _summed(self, of_batch: Callable[[Pair], Tensor]) -> Tensor:
         """Return the weighted sum over batches, in float64 on the CPU."""
         total: Tensor | None = None
         with differentiable():

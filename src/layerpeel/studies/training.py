@@ -6,8 +6,6 @@ often ends on a kink, where the gradient jumps and never becomes small.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layerpeel._progress import track
+from layerpeel.studies.one_thread import one_thread
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def train(
     Returns:
         The trained network and how training ended.
     """
-    with _one_thread():
+    with one_thread():
         return _train(model, inputs, labels, settings, description, progress)
 
 
@@ -136,21 +135,6 @@ def _train(
     return Trained(
         model, epochs, loss_now, decrease, stationary=abs(decrease) < settings.tolerance
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one thread, which changes nothing but time and the last bits.
-
-    A step takes a millisecond here: waiting for a second thread on a busy machine costs
-    far more than it saves, and sums in one order give the same network on any machine.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @torch.no_grad()

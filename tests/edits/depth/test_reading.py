@@ -7,7 +7,7 @@ from layerpeel._checks import NonFiniteError
 from layerpeel.edits import deepen
 from layerpeel.edits.data import Data
 from layerpeel.edits.depth.reading import reading
-from layerpeel.edits.depth.rest import rest_of
+from layerpeel.edits.rest import rest_of
 from tests.edits.networks import (
     Functional,
     Residual,

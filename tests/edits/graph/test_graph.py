@@ -1,7 +1,10 @@
+import warnings
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from layerpeel._checks import EditError, LayerError, NonFiniteError
 from layerpeel.edits.graph.graph import Graph
@@ -311,3 +314,39 @@ def test_pooling_is_passed_on_both_sides_of_an_activation():
     assert [c.path for c in first.consumers] == ["conv2"]
     assert [c.path for c in second.consumers] == ["fc"]
     assert [affine.path for affine in graph.affines] == ["conv1", "conv2", "fc"]
+
+
+class Normed(Calls):
+    """Reads the weights of a layer by themselves."""
+
+    def forward(self, x):
+        return super().forward(x) * self.first.weight.norm()
+
+
+def test_layers_whose_weights_do_more_than_their_calls_are_refused():
+    hooked, pruned = (Calls(torch.tanh) for _ in range(2))
+    hooked.first.register_forward_pre_hook(lambda module, args: (2 * args[0],))
+    prune.l1_unstructured(pruned.first, "weight", 0.5)
+    with torch.no_grad():
+        pruned(torch.zeros(1, 2))
+    for model, message in (
+        (hooked, "no hooks"),
+        (pruned, "prune.remove"),
+        (Normed(torch.tanh), "reads first.weight itself"),
+    ):
+        graph = Graph(model)
+        with pytest.raises(EditError, match=message):
+            graph.check_own(graph.layer("first").producer)
+        graph.check_own(graph.layer("last").producer)
+
+
+def test_what_cannot_be_copied_is_told():
+    pruned = Calls(torch.tanh)
+    prune.l1_unstructured(pruned.first, "weight", 0.5)
+    with pytest.raises(EditError, match="Those of first compute some"):
+        Graph(pruned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lazy = nn.Sequential(nn.LazyLinear(3), nn.ReLU(), nn.Linear(3, 2))
+    with pytest.raises(EditError, match="Run the model on a batch first"):
+        Graph(lazy)

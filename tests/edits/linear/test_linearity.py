@@ -368,3 +368,38 @@ def test_a_network_on_a_plateau_is_linear_and_a_normalised_one_leaves_it():
     assert risk < 0.5
     assert normed.max() < 0.99
     assert (normed < correlations).all()
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(20, 2)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)).flatten(1))
+
+
+def test_tokens_are_read_place_by_place():
+    model = Tokens().double()
+    with torch.no_grad():
+        model.second.weight.view(2, 5, 4)[:, :, 2] = 0
+    found = linearity(model, [(normal(6, 5, 3), torch.arange(6))])
+    assert found["first"].idle.tolist() == [False, False, True, False]
+
+
+def test_padding_that_is_uneven_is_looked_at():
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 2, 1), nn.Tanh()),
+        nn.Conv2d(2, 1, 2, padding="same", padding_mode="circular"),
+    ).double()
+    row = linearity(model, [(normal(3, 1, 4, 4), torch.arange(3))])["0"]
+    assert row.residual_by == "bound"
+    assert "pads one side more" in row.blocked
+
+
+def test_large_features_in_double_precision_are_finite():
+    model = mlp([3, 4, 2])
+    with torch.no_grad():
+        model[0].weight *= 1e40
+    found = linearity(model, [(normal(9, 3), torch.arange(9))])
+    assert math.isfinite(found["0"].residual)

@@ -612,3 +612,34 @@ def test_weights_that_are_not_finite_are_named():
     model[0].weight.data[0, 0] = math.nan
     with pytest.raises(NonFiniteError, match=r"0\.weight"):
         merge_layers(model, normal_loader(3))
+
+
+@pytest.mark.parametrize(
+    ("frozen", "wanted"),
+    [
+        (["0.weight"], False),
+        (["0.weight", "0.bias"], False),
+        (["2.weight"], True),
+        (["2.bias"], True),
+        (["0.weight", "2.weight", "2.bias"], True),
+    ],
+)
+def test_criticality_is_claimed_of_what_trains(frozen, wanted):
+    model = seeded(lambda: nn.Sequential(nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2)))
+    lifted(model)
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    merged = merge_layers(model, data_for(5, 2, samples=40))
+    assert merged.proof.regular == wanted
+    flags = [model.get_parameter(f"2.{n}").requires_grad for n in ("weight", "bias")]
+    assert [p.requires_grad for p in merged.model.parameters()] == flags
+
+
+def test_neurons_off_their_piece_that_nothing_reads_are_merged():
+    model = lifted(mlp([3, 4, 2]))
+    with torch.no_grad():
+        model[0].bias[1], model[2].weight[:, 1] = 0.0, 0.0
+    data = data_for(3, 2, samples=40)
+    edit = merge_layers(model, data)
+    assert [merge.whole for merge in edit.proof.merges] == [False]
+    assert change(edit, model, data) <= 1e-12

@@ -201,3 +201,22 @@ def test_float32_networks_stay_so():
     edit = narrow(model, "0", data=data, method="clones", width=6)
     assert all(p.dtype == torch.float32 for p in edit.model.parameters())
     assert edit.proof.bound == pytest.approx(edit.proof.relative_change, rel=1e-3)
+
+
+def test_maps_keep_the_memory_format_that_views_need():
+    class Viewed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(2, 5, 3), nn.Conv2d(5, 4, 1)
+            self.last = nn.Linear(16, 2)
+
+        def forward(self, x):
+            h = torch.relu(self.second(torch.relu(self.first(x))))
+            return self.last(h.view(x.size(0), -1))
+
+    model = Viewed().double()
+    data = [(normal(8, 2, 4, 4), torch.arange(8) % 2)]
+    for width in (2, 3):
+        assert narrow(
+            model, "first", data=data, method="clones", width=width
+        ).model.second.weight.stride()[1:] == (1, 1, 1)

@@ -290,3 +290,10 @@ def test_a_null_neuron_with_a_bias_needs_a_place_for_it():
     assert resizing.rows(sources)["0"].bias is None
     with pytest.raises(EditError, match="has none"):
         resizing.rows(sources, 0.5)
+
+
+def test_maps_that_are_flattened_before_their_activation_are_refused():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.ReLU(), nn.Linear(18, 2))
+    graph = Graph(model, "layer")
+    with pytest.raises(EditError, match="after its activation"):
+        Resizing(graph, graph.layer("0"))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from torch import nn
 from torch.nn import functional as F
 
-from layerpeel._checks import EditError, ShapeError
+from layerpeel._checks import EditError, NonFiniteError, ShapeError
 from layerpeel.edits.width.compatible_embedding import CompatibleEmbedding
 from layerpeel.edits.width.embed import embed
 from tests.edits.networks import (
@@ -273,3 +273,38 @@ def test_the_proof_measures_outputs_and_names_its_limits():
     assert edit.proof.samples == 12
     assert edit.proof.gradient_after is None
     assert "(4, 5, 3) into (4, 15, 3)" in edit.summary()
+
+
+TWO = (torch.arange(2), torch.tensor([0, 1, 1]), torch.arange(1))
+NO_EMBEDDINGS = {
+    "neuron": (lambda: CompatibleEmbedding.splitting((2, 2, 1), 1, 2, 0.5), ValueError),
+    "no neuron": (
+        lambda: CompatibleEmbedding.splitting((2, 2, 1), 1, -1, 0.5),
+        ValueError,
+    ),
+    "share": (
+        lambda: CompatibleEmbedding.splitting((2, 2, 1), 1, 0, float("nan")),
+        ValueError,
+    ),
+    "bias": (lambda: CompatibleEmbedding.null((2, 2, 1), 1, float("inf")), ValueError),
+    "biases": (
+        lambda: CompatibleEmbedding.twofold_null((2, 2, 1), float("nan")),
+        ValueError,
+    ),
+    "rest": (
+        lambda: CompatibleEmbedding(
+            (2, 2, 1),
+            TWO,
+            (torch.ones(3, 2), torch.tensor([[1.0, 0.5, 0.5]])),
+            (torch.full((3,), float("nan")),),
+        ),
+        NonFiniteError,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_EMBEDDINGS)
+def test_what_is_no_embedding_is_refused(case):
+    build, error = NO_EMBEDDINGS[case]
+    with pytest.raises(error, match="must be"):
+        build()

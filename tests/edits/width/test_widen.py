@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -17,7 +18,7 @@ from layerpeel._checks import (
 from layerpeel.edits.data import Data
 from layerpeel.edits.depth import deepen
 from layerpeel.edits.graph import Graph
-from layerpeel.edits.width import widen
+from layerpeel.edits.width import WidthProof, widen
 from layerpeel.edits.width.certificate import split_matrices
 from tests.edits.networks import (
     Functional,
@@ -360,3 +361,77 @@ def test_models_that_cannot_be_widened():
         widen(broken, "0", 1)
     with pytest.raises(EditError, match="also read by"):
         widen(seeded(Residual), "stem", 1)
+
+
+def test_loaders_that_shuffle_are_certified_as_well():
+    model, data = mlp([4, 5, 3], nn.Tanh), data_for(4, 3)
+    rows = torch.utils.data.TensorDataset(
+        torch.cat([x for x, _ in data]), torch.cat([y for _, y in data])
+    )
+    loader = torch.utils.data.DataLoader(
+        rows, 5, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
+    for kind in ("split", "null"):
+        proofs = [
+            widen(model, "0", 2, data=d, loss_fn=F.cross_entropy, kind=kind).proof
+            for d in (loader, data)
+        ]
+        assert proofs[0].inertia_shift == proofs[1].inertia_shift
+        assert proofs[0].curvature == pytest.approx(proofs[1].curvature, rel=1e-9)
+
+
+def flattened():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.BatchNorm1d(8),
+        nn.Linear(8, 2),
+    )  # fmt: skip
+    model[3].running_mean.normal_()
+    model[3].weight.data.uniform_(0.5, 2)
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("kind", ["split", "null"])
+def test_maps_that_are_flattened_before_batch_normalisation_are_certified(kind):
+    model = flattened()
+    data = [(normal(9, 1, 5, 5), torch.arange(9) % 2)]
+    edit = widen(
+        model, "0", 2, data=data, loss_fn=F.cross_entropy, kind=kind, check_inertia=True
+    )
+    assert edit.proof.output_change <= 1e-12
+    assert not any("predict" in note for note in edit.proof.caveats)
+    value, length = curvature_along(edit.model, edit.direction, data, F.cross_entropy)
+    assert length == pytest.approx(1)
+    assert value == pytest.approx(edit.proof.curvature, rel=1e-6)
+
+
+def test_null_neurons_before_padding_say_whether_a_height_of_zero_helps():
+    data = [(normal(4, 1, 5, 5), torch.arange(4) % 2)]
+    for activation, message in ((nn.ReLU(), "kind='split'"), (nn.Tanh(), "alpha=0.0")):
+        model = nn.Sequential(
+            nn.Conv2d(1, 2, 3), activation, nn.Conv2d(2, 2, 3, padding=1), nn.Flatten(),
+            nn.Linear(18, 2),
+        ).double()  # fmt: skip
+        options = dict(data=data, loss_fn=F.cross_entropy, kind="null")
+        with pytest.raises(EditError, match=message):
+            widen(model, "0", 1, alpha=0.7, **options)
+    assert widen(model, "0", 1, **options).proof.measured_drop > 0
+
+
+def test_a_saddle_is_claimed_beyond_the_gradient_alone():
+    proof = WidthProof(
+        exact=True, everywhere=True, samples=1, neurons=(0,), alphas=(0.5,),
+        gradient_after=1e-9, curvature=-1e-7, measured_curvature=-1e-7,
+        predicted_drop=5e3, measured_drop=1.0, step=3.0,
+    )  # fmt: skip
+    assert proof.is_strict_saddle
+    assert "beyond where the second order holds" in proof.details()[-1]
+    for change in (
+        dict(gradient_after=2e-8),
+        dict(curvature=-5e-9, measured_curvature=-5e-9),
+        dict(measured_curvature=1e-7),
+        dict(measured_curvature=None),
+    ):
+        assert not replace(proof, **change).is_strict_saddle
+    short = replace(proof, predicted_drop=1.5)
+    assert "1.500e+00 to second order" in short.details()[-1]

@@ -31,14 +31,8 @@ from layerpeel.edits.data import Data
 from layerpeel.edits.depth.gauge import placed, turned
 from layerpeel.edits.depth.lift import Weights, groups_of, like
 from layerpeel.edits.graph import Affine
-from layerpeel.edits.passes import (
-    LossFunction,
-    Range,
-    hooked,
-    is_sum,
-    rows_of,
-    weighted_loss,
-)
+from layerpeel.edits.loss import LossFunction
+from layerpeel.edits.passes import Range, hooked, is_sum, rows_of, weighted_loss
 from layerpeel.measurement.sources.forward import evaluating
 
 # Pre-activations this many units apart touch the kink together.

@@ -28,7 +28,7 @@ from layerpeel.edits.depth.evidence import checked, proved
 from layerpeel.edits.depth.insertion import CONSTRUCTIONS, Insertion, Lifted
 from layerpeel.edits.depth.lift import Lift
 from layerpeel.edits.edit import Edit
-from layerpeel.edits.passes import LossFunction
+from layerpeel.edits.loss import LossFunction, known_loss
 
 PLACES = ("interior", "boundary")
 
@@ -101,6 +101,7 @@ def deepen(
     paths = [after] if isinstance(after, str) else list(after)
     _check(paths, loss_fn, at, construction, residual, check_inertia)
     held = Data(data, model)
+    loss_fn = known_loss(loss_fn, model, held)
     plan = Insertion(
         held, width, activation, construction, into, segment_radius, residual=residual
     )

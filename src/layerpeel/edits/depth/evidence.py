@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from layerpeel._checks import EditError
 from layerpeel._tolerances import CRITICAL_GRADIENT
+from layerpeel.edits.comparison import compare
 from layerpeel.edits.data import Data
 from layerpeel.edits.depth.boundary import Boundary
 from layerpeel.edits.depth.lift import Lift
@@ -24,18 +24,11 @@ from layerpeel.edits.depth.lift_proof import (
     LiftProof,
 )
 from layerpeel.edits.depth.margins import Margins
-from layerpeel.edits.depth.reading import Kept
-from layerpeel.edits.depth.rest import rest_of
 from layerpeel.edits.inertia_check import inertia_shift
-from layerpeel.edits.passes import (
-    Change,
-    LossFunction,
-    changed,
-    check_outputs,
-    gradient_norm,
-)
+from layerpeel.edits.loss import LossFunction
+from layerpeel.edits.passes import check_outputs, gradient_norm
 from layerpeel.edits.proof import DATA_ONLY, UNREGULARISED
-from layerpeel.measurement.sources.forward import evaluating
+from layerpeel.edits.recording import Kept
 
 
 def proved(
@@ -65,11 +58,10 @@ def proved(
             more than rounding though they must not.
     """
     margins = Margins(after, lifts)
-    change = (
-        _changed_since(kept, after, lifts[0], data, margins)
-        if kept
-        else changed(before, after, data, margins.looking)
-    )
+    source = lifts[0].path if kept else None
+    change = compare(
+        before, after, data, kept=kept, source=source, looking=margins.looking
+    ).change
     exact = all(lift.piece.exact for lift in lifts)
     if boundary is None and not margins.margin > 0:
         raise EditError(
@@ -138,32 +130,6 @@ def _predicted(after: nn.Module, lifts: Sequence[Lift]) -> tuple[int, int, int] 
         # Frozen parameters have no part in the Hessian.
         zeros += lift.dimension if True in trained else 0
     return 0, zeros, 0
-
-
-def _changed_since(
-    kept: Sequence[Kept], after: nn.Module, lift: Lift, data: Data, margins: Margins
-) -> Change:
-    """Compare outputs that were kept with those of a model with one layer more.
-
-    The first batch goes through the whole model. The others go through what comes after
-    the features, if that is all that outputs depend on, and does the same to the first.
-    """
-    rest = rest_of(after, lift.path, data.names)
-    largest, scale, samples = 0.0, 0.0, 0
-    with evaluating(after), torch.no_grad():
-        for batch in kept:
-            old = batch.output.double()
-            with margins.looking():
-                if samples == 0 or rest is None:
-                    new = batch.batch.run(after)
-                else:
-                    new = batch.rest(rest)
-            if samples == 0 and rest is not None and len(kept) > 1:
-                rest = rest if torch.equal(new, batch.rest(rest)) else None
-            largest = max(largest, float((new.double() - old).abs().max()))
-            scale = max(scale, float(old.abs().max()))
-            samples += batch.batch.size
-    return Change(largest, scale, samples)
 
 
 def _caveats(lifts: Sequence[Lift], boundary: Boundary | None) -> list[str]:

@@ -17,7 +17,7 @@ from layerpeel.edits.depth.lift import Lift, groups_of
 from layerpeel.edits.depth.reading import Reading, reading
 from layerpeel.edits.depth.residual_block import ResidualBlock
 from layerpeel.edits.graph import Affine, Graph, Layer
-from layerpeel.edits.passes import LossFunction
+from layerpeel.edits.loss import LossFunction
 
 CONSTRUCTIONS = ("auto", "features", "preactivations")
 

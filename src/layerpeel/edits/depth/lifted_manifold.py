@@ -25,7 +25,8 @@ from layerpeel.edits.depth.lift import Lift, Weights, groups_of
 from layerpeel.edits.depth.reading import reading
 from layerpeel.edits.depth.residual_gauge import residual_point
 from layerpeel.edits.edit import Edit
-from layerpeel.edits.passes import LossFunction, Range
+from layerpeel.edits.loss import LossFunction, known_loss
+from layerpeel.edits.passes import Range
 
 
 def lifted_manifold(
@@ -69,6 +70,7 @@ def lifted_manifold(
             "edit inserted none, or one at a boundary. Use `deepen(..., at='interior')`."
         )
     held = Data(data, edit.model)
+    loss_fn = known_loss(loss_fn, edit.model, held)
     return [_point(edit, generator, held, loss_fn) for _ in range(count)]
 
 

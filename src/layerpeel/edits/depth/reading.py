@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from layerpeel._checks import NonFiniteError
-from layerpeel.edits.data import Batch, Data
+from layerpeel.edits.data import Data
 from layerpeel.edits.passes import EnoughSeen, Range, hooked, rows_of
+from layerpeel.edits.recording import MOST_BYTES, Keeper, Kept
 from layerpeel.measurement.sources.forward import evaluating
-from layerpeel.measurement.sources.nested import tensors
-
-# What is kept of a pass takes no more than this; beyond, the model is run again.
-_MOST_BYTES = 2**28
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """What is kept of a batch.
-
-    Attributes:
-        batch: The batch.
-        features: What the layer read.
-        output: What the model returned.
-    """
-
-    batch: Batch
-    features: Tensor
-    output: Tensor
-
-    @property
-    def size(self) -> int:
-        """The size in bytes."""
-        given = tensors((self.batch.args, dict(self.batch.kwargs), self.batch.target))
-        return sum(t.nbytes for t in (*given, self.features, self.output))
-
-    def rest(self, model: nn.Module) -> Tensor:
-        """Return what a model makes of the features."""
-        # A copy, as the model may work in place.
-        return replace(self.batch, args=(self.features.clone(),), kwargs={}).run(model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +36,7 @@ def reading(
     *,
     output: bool,
     keep: bool,
-    most: int = _MOST_BYTES,
+    most: int = MOST_BYTES,
 ) -> Reading:
     """Run a model up to a layer, or as a whole where that is kept.
 
@@ -81,21 +52,16 @@ def reading(
         NonFiniteError: If there are values that are not finite.
     """
     look = _Look(model, path, output=output)
-    kept: list[Kept] | None = [] if keep else None
-    size = 0
+    keeper = Keeper(most)
     with hooked(look.module, look.hook), evaluating(model), torch.no_grad():
         for batch in data:
-            look.whole = kept is not None
+            look.whole = keep and not keeper.full
             returned: Tensor | None = None
             with suppress(EnoughSeen):
                 returned = batch.run(model)
-            if kept is None or returned is None:
-                continue
-            kept.append(Kept(batch, look.features, returned.clone()))
-            size += kept[-1].size
-            if size > most:
-                kept = None
-    return Reading(look.range, () if kept is None else tuple(kept))
+            if returned is not None:
+                keeper.add(Kept(batch, look.features, returned.clone()))
+    return Reading(look.range, keeper.kept)
 
 
 class _Look:

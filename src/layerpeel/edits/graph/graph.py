@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from copy import deepcopy
 
 from torch import fx, nn
 
 from layerpeel._checks import EditError, listed
-from layerpeel.edits.graph.editable import check_editable
+from layerpeel.edits.graph.editable import check_editable, check_unhooked, copied
 from layerpeel.edits.graph.functions import dropout_module, is_dropout, reads_shape
 from layerpeel.edits.graph.layer import Affine, Layer
 from layerpeel.edits.graph.places import AFFINE, Places, readers
@@ -66,7 +65,7 @@ class Graph:
         self, model: nn.Module, argument: str = "after", given: Collection[str] = ()
     ) -> None:
         check_editable(model)
-        self.model = deepcopy(model)
+        self.model = copied(model)
         self._training = {p: m.training for p, m in self.model.named_modules()}
         for module in self.model.modules():
             module.training = False
@@ -138,11 +137,13 @@ class Graph:
         self.check_single(affine.path)
 
     def check_single(self, path: str) -> None:
-        """Check that a module is called once, and shares no weights.
+        """Check that a module is called once, without hooks, and its weights are its own.
 
         Raises:
             EditError: If it is not.
         """
+        check_unhooked(self._modules[path], path)
+        self._check_unread(path)
         if self._calls[path] != 1:
             raise EditError(
                 f"The edited layer must be called once per forward pass; {path!r} is "
@@ -283,6 +284,18 @@ class Graph:
                     "The model must be deterministic; it calls functional dropout with "
                     "`training=True`. Pass `training=self.training`, or use nn.Dropout."
                 )
+
+    def _check_unread(self, path: str) -> None:
+        """Check that the pass does not read the weights of a module by themselves."""
+        nodes = (node for node in self.graph.nodes if node.op == "get_attr")
+        read = {str(node.target) for node in nodes}
+        mine = sorted(name for name in read if name.rpartition(".")[0] == path)
+        if mine:
+            raise EditError(
+                "The weights of an edited layer may be read by calls of that layer "
+                f"alone; the forward pass of the model reads {listed(mine)} itself. Move "
+                "penalties and tied products out of the model."
+            )
 
     def _check_untied(self, path: str) -> None:
         mine = {id(p) for p in self.model.get_submodule(path).parameters()}

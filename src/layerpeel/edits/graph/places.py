@@ -154,7 +154,7 @@ def readers(node: fx.Node) -> list[fx.Node]:
 
 
 def _unknown(argument: str, path: str, paths: list[str]) -> str:
-    close = get_close_matches(path, paths, n=3)
+    close = get_close_matches(str(path), [p for p in paths if p], n=3)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return (
         f"`{argument}` must be the path of a module, or 'input'; the model has none at "

@@ -170,6 +170,8 @@ def _built(
         module.weight.copy_(weight)
         if module.bias is not None and bias is not None:
             module.bias.copy_(bias)
-    for parameter in module.parameters():
-        parameter.requires_grad_(like.weight.requires_grad)
+    module.weight.requires_grad_(like.weight.requires_grad)
+    if module.bias is not None:
+        same = like.weight if like.bias is None else like.bias
+        module.bias.requires_grad_(same.requires_grad)
     return module

@@ -85,6 +85,7 @@ def scale_and_shift(norms: Iterable[Any], one: Tensor) -> tuple[Tensor, Tensor]:
     return scale, shift
 
 
-def has_shift(norms: Iterable[nn.Module]) -> bool:
+def trains_shift(norms: Iterable[nn.Module]) -> bool:
     """Whether a batch normalisation has a shift that trains."""
-    return any(getattr(norm, "bias", None) is not None for norm in norms)
+    shifts = [getattr(norm, "bias", None) for norm in norms]
+    return any(shift is not None and shift.requires_grad for shift in shifts)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerpeel._checks import EditError
 from layerpeel._json import plain
@@ -19,6 +19,7 @@ from layerpeel.edits.linear.lines import Lines, lines_of
 from layerpeel.edits.linear.looking import Seen
 from layerpeel.edits.linear.place import Place
 from layerpeel.edits.linear.residual import residual_of
+from layerpeel.edits.resizing import Channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +145,17 @@ def judged(place: Place, seen: Seen) -> Judged:
     lines = lines_of(place.layer.activation, fit, still)
     deviation = (fit.output_scatter / fit.count).sqrt()
     constant = still | (deviation <= CONSTANT_ULPS * eps * fit.output_mean.abs())
+    correlation = fit.correlation.abs()
+    if not seen.whole:
+        # On a line it is one, or there is none.
+        # What is read of no piece is not known; of zero weights nothing is.
+        lines = replace(
+            lines,
+            slope=lines.slope.nan_to_num(nan=0.0),
+            intercept=lines.intercept.nan_to_num(nan=0.0),
+        )
+        constant |= lines.inside & (lines.slope == 0)
+        correlation = torch.where(lines.inside, 1.0, torch.nan).double()
     outgoing = _outgoing(place)
     idle = _incoming(place) | _vanished(outgoing)
     blocked, between = _way(place, seen, lines)
@@ -159,7 +171,7 @@ def judged(place: Place, seen: Seen) -> Judged:
         path=place.path,
         activation="Identity" if activation is None else type(activation).__name__,
         readers=tuple(route.consumer.path for route in place.routes),
-        correlation=fit.correlation.abs().masked_fill(constant, torch.nan),
+        correlation=correlation.masked_fill(constant, torch.nan),
         constant=constant,
         idle=idle,
         slope=lines.slope,
@@ -212,12 +224,13 @@ def _incoming(place: Place) -> Bool[Tensor, " m"]:
 def _outgoing(place: Place) -> Float64[Tensor, " m"]:
     """Return the length of each neuron's outgoing weights; infinite if unknown."""
     width, squares = place.width, torch.zeros(place.width, dtype=torch.float64)
+    # Flattened maps are read channel by channel, flattened tokens place by place.
+    channels = Channels(width, isinstance(place.producer.module, nn.Linear))
     for route in place.routes:
         weight = route.consumer.module.weight.detach().double().cpu()
-        if weight.shape[1] % width or not place.routes:
+        if weight.shape[1] % width:
             return torch.full_like(squares, torch.inf)
-        # Flattened maps are read channel by channel.
-        squares += weight.reshape(len(weight), width, -1).square().sum((0, 2))
+        squares += channels.split(weight, 1).flatten(2).square().sum((0, 2))
     return (
         squares.sqrt()
         if place.routes and not place.layer.others

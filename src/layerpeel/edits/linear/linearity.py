@@ -30,6 +30,7 @@ from layerpeel.edits.linear.layer_linearity import Judged, LayerLinearity, judge
 from layerpeel.edits.linear.looking import look
 from layerpeel.edits.linear.picture import draw_linearity
 from layerpeel.edits.linear.place import Place, places_of
+from layerpeel.edits.recording import Kept
 
 _COLUMNS = (
     *("path", "activation", "width", "minimal_correlation", "exact", "margin"),
@@ -200,8 +201,8 @@ def linearity(
         (True, 1.0, True)
     """
     held = Data(loader, model)
-    found, samples, left_out = looked_at(model, held, layers, progress)
-    rows = tuple(each.row for each in found)
+    looked = looked_at(model, held, layers, progress)
+    rows = tuple(each.row for each in looked.found)
     undefined: dict[str, list[str]] = {}
     for row in rows:
         for cause in row.causes:
@@ -209,7 +210,24 @@ def linearity(
     for cause, paths in undefined.items():
         if "correlation" in cause:
             warn(f"Of a layer, {cause} (NaN). Layers: {listed(paths)}.")
-    return Linearity(rows, samples, tuple(left_out))
+    return Linearity(rows, looked.samples, looked.left_out)
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What one pass over the data tells.
+
+    Attributes:
+        found: All that is known of the layers.
+        samples: The number of samples.
+        left_out: What was not looked at, each with the reason.
+        kept: What the model did on all batches, if that was to be kept.
+    """
+
+    found: list[Judged]
+    samples: int
+    left_out: tuple[str, ...]
+    kept: tuple[Kept, ...]
 
 
 def looked_at(
@@ -217,8 +235,11 @@ def looked_at(
     data: Data,
     layers: Sequence[str] | None = None,
     progress: bool | None = None,
-) -> tuple[list[Judged], int, list[str]]:
-    """Return all that is known of some layers, the number of samples, what is left out."""
+    *,
+    whole: bool = True,
+    keep: bool = False,
+) -> Looked:
+    """Run a model once, and judge some layers; see ``look``."""
     graph = Graph(model, "layers", data.names)
     places, left_out = places_of(graph)
     if layers is not None:
@@ -227,9 +248,9 @@ def looked_at(
                 f"`layers` must be a list of paths; got {layers!r}. Pass [{layers!r}]."
             )
         places, left_out = _chosen(graph, places, layers), []
-    seen, samples = look(graph, places, data, progress)
+    seen, samples, kept = look(graph, places, data, progress, whole=whole, keep=keep)
     found = [judged(place, each) for place, each in zip(places, seen, strict=True)]
-    return found, samples, left_out
+    return Looked(found, samples, tuple(left_out), kept)
 
 
 def _chosen(graph: Graph, places: list[Place], paths: Sequence[str]) -> list[Place]:

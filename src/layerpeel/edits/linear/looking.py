@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Graph
 from layerpeel.edits.linear.place import Place
 from layerpeel.edits.passes import rows_of
+from layerpeel.edits.recording import Keeper, Kept
 from layerpeel.measurement.sources.forward import evaluating
 from layerpeel.measurement.statistics.affine_fit import AffineFit
 from layerpeel.measurement.statistics.covariance import Covariance
@@ -35,6 +37,7 @@ class Seen:
         squares: Sums of squares of what each reader returned, by path.
         reshaped: The readers before which features changed their shape.
         axes: The largest number of axes of the features.
+        whole: Whether moments were taken, rather than the range of pre-activations alone.
     """
 
     fit: AffineFit
@@ -43,6 +46,7 @@ class Seen:
     squares: dict[str, float] = field(default_factory=dict)
     reshaped: set[str] = field(default_factory=set)
     axes: int = 0
+    whole: bool = True
 
 
 class _Probe(nn.Module):
@@ -59,11 +63,13 @@ class _Probe(nn.Module):
 class _Watch:
     """Folds what passes at one place."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, whole: bool) -> None:
         self.place = place
         width = place.width
-        joint = Covariance.empty(2 * width) if width <= MOST_JOINT else None
-        self.seen = Seen(AffineFit.empty(width), UnitPatterns.empty(width), joint)
+        joint = Covariance.empty(2 * width) if whole and width <= MOST_JOINT else None
+        fit, patterns = AffineFit.empty(width), UnitPatterns.empty(width)
+        self.seen = Seen(fit, patterns, joint, whole=whole)
+        self.returned: dict[str, Tensor] = {}
         self._before: Tensor | None = None
         self._shape: torch.Size | None = None
 
@@ -77,6 +83,9 @@ class _Watch:
         module, seen = self.place.producer.module, self.seen
         x, y = rows_of(before.detach(), module), rows_of(values.detach(), module)
         seen.axes = max(seen.axes, values.ndim)
+        if not seen.whole:
+            seen.fit = seen.fit.to(x.device).merge(_range(x))
+            return
         seen.fit = seen.fit.to(x.device).merge(AffineFit.of(x, y))
         seen.patterns = seen.patterns.to(x.device).merge(UnitPatterns.of(y))
         if seen.joint is not None:
@@ -88,6 +97,10 @@ class _Watch:
             self.seen.reshaped.add(path)
 
     def answered(self, path: str, values: Tensor) -> None:
+        # A copy: what follows may work in place.
+        self.returned[path] = values.detach().clone()
+        if not self.seen.whole:
+            return
         squares = float(values.detach().double().square().sum())
         self.seen.squares[path] = self.seen.squares.get(path, 0.0) + squares
 
@@ -95,20 +108,40 @@ class _Watch:
         seen = self.seen
         seen.fit, seen.patterns = seen.fit.to("cpu"), seen.patterns.to("cpu")
         seen.joint = None if seen.joint is None else seen.joint.to("cpu")
-        ends = (*(seen.fit.input_low, seen.fit.input_high), *seen.squares.values())
-        ends += (seen.fit.output_low, seen.fit.output_high)
-        if not all(bool(torch.as_tensor(end).isfinite().all()) for end in ends):
-            raise NonFiniteError(
-                f"Features must be finite; those at {self.place.path!r} are NaN or "
-                "infinite on the data. Normalise the data, or look for overflow in the "
-                "layers before."
-            )
+        fit, path = seen.fit, self.place.path
+        ends = [fit.input_low, fit.input_high]
+        ends += [fit.output_low, fit.output_high] if seen.whole else []
+        _check_finite(path, all(bool(end.isfinite().all()) for end in ends))
+        for reader, squares in seen.squares.items():
+            _check_finite(reader, math.isfinite(squares))
         return seen
 
 
+def _check_finite(path: str, finite: bool) -> None:
+    if not finite:
+        raise NonFiniteError(
+            f"Features must be finite; those at {path!r} are NaN or infinite on the "
+            "data. Normalise the data, or look for overflow in the layers before."
+        )
+
+
+def _range(inputs: Tensor) -> AffineFit:
+    """Return the range of the inputs alone; all else is NaN."""
+    none = inputs.new_full((inputs.shape[1],), torch.nan, dtype=torch.float64)
+    low, high = (v.double() for v in inputs.aminmax(dim=0))
+    count = torch.tensor(len(inputs), device=inputs.device)
+    return AffineFit(count, none, none, none, none, none, low, high, none, none)
+
+
 def look(
-    graph: Graph, places: list[Place], data: Data, progress: bool | None = None
-) -> tuple[list[Seen], int]:
+    graph: Graph,
+    places: list[Place],
+    data: Data,
+    progress: bool | None = None,
+    *,
+    whole: bool = True,
+    keep: bool = False,
+) -> tuple[list[Seen], int, tuple[Kept, ...]]:
     """Run a model once over the data.
 
     Args:
@@ -116,23 +149,30 @@ def look(
         places: Where to look.
         data: The data.
         progress: Whether to show a progress bar.
+        whole: Whether to take moments, rather than the range of pre-activations alone,
+            which costs little.
+        keep: Whether to keep what the model and the readers return, if that is not
+            too much.
 
     Returns:
-        What was seen at each place, and the number of samples.
+        What was seen at each place, the number of samples, and what was kept.
 
     Raises:
         NonFiniteError: If there are values that are not finite.
     """
-    watches = [_Watch(place) for place in places]
+    watches = [_Watch(place, whole=whole) for place in places]
     for watch in watches:
         _attach(graph, watch)
     model = fx.GraphModule(graph.model, graph.graph)
-    samples = 0
+    samples, keeper = 0, Keeper()
     with evaluating(model), torch.no_grad():
         for batch in track(data, "linearity", show=progress):
-            batch.run(model)
+            output = batch.run(model)
             samples += batch.size
-    return [watch.result() for watch in watches], samples
+            if keep and not keeper.full:
+                returned = {k: v for w in watches for k, v in w.returned.items()}
+                keeper.add(Kept(batch, None, output.clone(), returned))
+    return [watch.result() for watch in watches], samples, keeper.kept
 
 
 def _attach(graph: Graph, watch: _Watch) -> None:

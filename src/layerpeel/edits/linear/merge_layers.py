@@ -24,11 +24,11 @@ from typing import Any
 from torch import nn
 
 from layerpeel._checks import EditError
+from layerpeel.edits.comparison import compare, unchanged
 from layerpeel.edits.data import Data
 from layerpeel.edits.edit import Edit
 from layerpeel.edits.graph import Graph
 from layerpeel.edits.inertia_check import inertia_shift
-from layerpeel.edits.linear.comparison import compare
 from layerpeel.edits.linear.merge_proof import (
     APPROXIMATE,
     NOT_REGULAR,
@@ -38,7 +38,8 @@ from layerpeel.edits.linear.merge_proof import (
 )
 from layerpeel.edits.linear.merging import Merging
 from layerpeel.edits.linear.rule import Rule
-from layerpeel.edits.passes import LossFunction, gradient_norm
+from layerpeel.edits.loss import LossFunction, known_loss
+from layerpeel.edits.passes import gradient_norm
 from layerpeel.edits.proof import UNREGULARISED
 
 
@@ -112,6 +113,7 @@ def merge_layers(
         )
     rule = Rule(tolerance, correlation)
     held = Data(data, model)
+    loss_fn = known_loss(loss_fn, model, held)
     work = Merging(model, held, rule, layers)
     work.merge_exactly()
     if rule.approximate:
@@ -127,12 +129,13 @@ def _proved(
     work: Merging, data: Data, loss_fn: LossFunction | None, check_inertia: bool
 ) -> MergeProof:
     before, after, merges = work.before, work.current, tuple(work.merges)
+    found = work.last
     if not merges:
         after = work.current = Graph(before, "layers", data.names).replaced({})
-    found = work.last
+        found = unchanged(work.first) if work.first else None
     stages = sum(not merge.exact for merge in merges) + any(m.exact for m in merges)
     if found is None or stages > 1:
-        found = compare(before, after, data, [])
+        found = compare(before, after, data, kept=work.first)
     exact, regular = all(m.exact for m in merges), all(m.regular for m in merges)
     everywhere = all(merge.activation == "Identity" for merge in merges)
     norms = [

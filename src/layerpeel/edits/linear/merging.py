@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from layerpeel._checks import EditError
+from layerpeel.edits.comparison import Comparison, compare
 from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Graph
 from layerpeel.edits.graph.functions import is_dropout
-from layerpeel.edits.linear.comparison import Comparison, compare
 from layerpeel.edits.linear.composition import composed
 from layerpeel.edits.linear.folding import folded
 from layerpeel.edits.linear.layer_linearity import Judged
@@ -22,6 +22,7 @@ from layerpeel.edits.linear.place import places_of
 from layerpeel.edits.linear.regularity import is_regular
 from layerpeel.edits.linear.rule import Rule, floor_of, not_exact
 from layerpeel.edits.passes import check_outputs
+from layerpeel.edits.recording import Kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class Merging:
         kept: Why other layers were not.
         notes: Caveats of the merges.
         last: What the last merges changed, against the model before them.
+        first: What the given model did, if that is not too much to keep.
     """
 
     def __init__(
@@ -59,7 +61,12 @@ class Merging:
         self.kept: dict[str, str] = {}
         self.notes: list[str] = []
         self.last: Comparison | None = None
-        self._found = looked_at(model, data, layers, progress=False)[0]
+        # Ranges are enough for what is exact; of layers that are named the rest is told.
+        self._whole = rule.approximate or layers is not None
+        self._found: list[Judged] = []
+        self._kept: tuple[Kept, ...] = ()
+        self._look(layers)
+        self.first = self._kept
 
     def merge_exactly(self) -> None:
         """Merge all layers that are exactly linear; what was seen of others stays true."""
@@ -77,10 +84,12 @@ class Merging:
             return
         into = {merge.path: merge.reader for merge in new}
         ends = [_end(merge.reader, into) for merge in new]
-        self.last = compare(start, self.current, self._data, dict.fromkeys(ends))
+        self.last = compare(
+            start, self.current, self._data, dict.fromkeys(ends), kept=self._kept
+        )
         check_outputs(self.current, self.last.change)
         self.merges += [
-            replace(merge, measured=self.last.layers[end])
+            replace(merge, measured=self.last.moved[end].of_size)
             for merge, end in zip(new, ends, strict=True)
         ]
         self._found = [each for each in self._found if each.row.path in self.kept]
@@ -103,10 +112,12 @@ class Merging:
                 self.kept[path] = trial
                 continue
             reader = trial.merge.reader
-            found = compare(self.current, trial.model, self._data, [reader])
-            change = found.layers[reader]
+            found = compare(
+                self.current, trial.model, self._data, [reader], kept=self._kept
+            )
+            change = found.moved[reader].of_size
             why = self._rule.excess(change, floor)
-            if why or not math.isfinite(found.change.largest):
+            if why or not found.finite:
                 self.kept[path] = why or "outputs would not be finite"
                 continue
             self._take(trial)
@@ -122,8 +133,14 @@ class Merging:
         left -= {merge.path for merge in self.merges}
         self._found = []
         if left:
-            found = looked_at(self.current, self._data, None, progress=False)[0]
-            self._found = [each for each in found if each.row.path in left]
+            self._look(None)
+            self._found = [each for each in self._found if each.row.path in left]
+
+    def _look(self, layers: Sequence[str] | None) -> None:
+        looked = looked_at(
+            self.current, self._data, layers, False, whole=self._whole, keep=True
+        )
+        self._found, self._kept = looked.found, looked.kept
 
     def _take(self, trial: _Trial) -> None:
         self.current = trial.model

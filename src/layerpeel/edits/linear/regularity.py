@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from layerpeel._tolerances import EPS
 from layerpeel.edits.linear.composition import Affine, amounts
-from layerpeel.edits.linear.folding import Folded, has_shift
+from layerpeel.edits.linear.folding import Folded, trains_shift
 from layerpeel.edits.linear.lines import Lines
 from layerpeel.edits.linear.place import Place
 
@@ -35,15 +35,24 @@ def is_regular(place: Place, between: Folded, lines: Lines, merged: Affine) -> b
     first, second = place.producer.module, place.reader.module
     u, v = (_with_taps(module) for module in (first, second))
     reads = v.shape[2]
-    trains = first.bias is not None or has_shift(place.norms)
+    trains = _trains(first.bias) or trains_shift(place.norms)
     if reads > 1 and (u.shape[2] > 1 or _border_trains(place, lines, trains)):
         return False
     scale = torch.where(lines.inside.to(u.device), between.scale, 0.0)
     by_producer = _are_independent((v.movedim(2, 1) * scale).flatten(0, 1))
-    if second.bias is None and merged.bias is not None:
+    if _trains(merged.bias) and not _trains(second.bias):
         # Its bias is a new parameter; only that of the producer can stand in for it.
-        return reads == 1 and trains and by_producer
-    return by_producer or _are_independent((u.movedim(0, 2) * scale).flatten(0, 1))
+        own = first.weight.requires_grad or not _trains(merged.weight)
+        return reads == 1 and trains and own and by_producer
+    if not _trains(merged.weight) or (first.weight.requires_grad and by_producer):
+        return True
+    # Changes of the reader's weights alone move the bias too, if there is a constant.
+    alone = _trains(second.bias) or not bool(between.constant.any())
+    return alone and _are_independent((u.movedim(0, 2) * scale).flatten(0, 1))
+
+
+def _trains(parameter: Tensor | None) -> bool:
+    return parameter is not None and parameter.requires_grad
 
 
 def _with_taps(module: Affine) -> Tensor:
@@ -56,7 +65,7 @@ def _border_trains(place: Place, lines: Lines, trains: bool) -> bool:
     second = place.reader.module
     if not isinstance(second, nn.Conv2d) or second.padding_mode != "zeros":
         return False
-    constant = trains or has_shift(place.after[0]) or bool(lines.intercept.any())
+    constant = trains or trains_shift(place.after[0]) or bool(lines.intercept.any())
     return any(amounts(second)) and constant
 
 

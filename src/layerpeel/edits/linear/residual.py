@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from layerpeel.edits.linear.composition import amounts
 from layerpeel.edits.linear.folding import scale_and_shift
 from layerpeel.edits.linear.lines import Lines
 from layerpeel.edits.linear.looking import Seen
 from layerpeel.edits.linear.place import Place, Route
+from layerpeel.edits.passes import repeats
 
 EXACT, BOUND, UNDEFINED = "exact", "bound", "undefined"
 
@@ -49,6 +49,8 @@ def residual_of(place: Place, seen: Seen, lines: Lines) -> Residual:
     for route in place.routes:
         if cause := _in_the_way(route, seen):
             return Residual(math.nan, UNDEFINED, cause)
+    if not (seen.whole or bool(lines.inside.all())):
+        return Residual(math.nan, UNDEFINED, "ranges alone were looked at")
     sizes = _residuals(seen, lines)
     moments = _moments(seen, lines)
     exact, squares = moments is not None, 0.0
@@ -58,7 +60,7 @@ def residual_of(place: Place, seen: Seen, lines: Lines) -> Residual:
         scale = scale_and_shift(norms, weight.new_ones(place.width))[0]
         taps = (weight.reshape(*weight.shape[:2], -1) * scale[:, None]).unbind(2)
         root = sum(_root(tap, sizes, moments) for tap in taps)
-        squares += root**2 * float(seen.fit.count) * _repeats(module)
+        squares += root**2 * float(seen.fit.count) * repeats(module)
         exact = exact and isinstance(module, nn.Linear)
     total = sum(seen.squares.values())
     value = math.sqrt(squares / total) if total else (math.inf if squares else 0.0)
@@ -110,13 +112,3 @@ def _root(tap: Tensor, sizes: Tensor, moments: Tensor | None) -> float:
         return 0.0
     each = float((tap.norm(dim=0) * sizes).sum())
     return min(each, float(torch.linalg.matrix_norm(tap, 2) * sizes.norm()))
-
-
-def _repeats(module: nn.Module) -> int:
-    """Return how often one tap of a reader sees a place, at most."""
-    if not isinstance(module, nn.Conv2d) or module.padding_mode == "zeros":
-        return 1
-    sides = amounts(module)
-    if module.padding_mode == "replicate":
-        return (1 + sides[0]) * (1 + sides[1])
-    return math.prod(2 if side else 1 for side in sides)

@@ -75,10 +75,12 @@ def not_exact(row: LayerLinearity) -> str:
             f"{len(outside)} of {row.width} neurons leave their affine piece, the first "
             f"is {outside[0]}"
         )
-    change = f"{row.residual:.3g}" if row.residual_by != "undefined" else "not known"
+    if row.residual_by == "undefined":
+        return f"{where}; `tolerance` can allow least-squares lines instead"
+    most = "at most " if row.residual_by == "bound" else ""
     return (
-        f"{where}; a least-squares line would change its reader by {change}, which "
-        "`tolerance` can allow"
+        f"{where}; a least-squares line would change its reader by {most}"
+        f"{row.residual:.3g}, which `tolerance` can allow"
     )
 
 

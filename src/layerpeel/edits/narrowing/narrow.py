@@ -13,21 +13,25 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
+from layerpeel._checks import undefined
+from layerpeel.edits.comparison import Comparison, compare
 from layerpeel.edits.data import Data
 from layerpeel.edits.edit import Edit
 from layerpeel.edits.graph import Graph
-from layerpeel.edits.narrowing.comparison import Comparison, compared
+from layerpeel.edits.loss import LossFunction, known_loss
 from layerpeel.edits.narrowing.narrow_proof import CHANGED, NEW_BIAS, NarrowProof
 from layerpeel.edits.narrowing.neurons import Neurons
 from layerpeel.edits.narrowing.plan import Plan, planned
 from layerpeel.edits.narrowing.readings import Readings
 from layerpeel.edits.narrowing.request import Request
-from layerpeel.edits.passes import LossFunction, check_outputs, gradient_norm
+from layerpeel.edits.passes import check_outputs, gradient_norm
 from layerpeel.edits.proof import UNREGULARISED
 from layerpeel.edits.resizing import Resizing
 
@@ -99,6 +103,7 @@ def narrow(
     if data is None:
         asked.check_data(loss_fn)
     held = None if data is None else Data(data, model)
+    loss_fn = known_loss(loss_fn, model, held)
     graph = Graph(model, "layer", () if held is None else held.names)
     place = graph.layer(layer)
     resizing = Resizing(graph, place)
@@ -106,13 +111,15 @@ def narrow(
     neurons = Neurons.of(graph, place, resizing)
     readings = None
     if held is not None and method != "critical":
-        readings = Readings.of(model, neurons.chains, resizing.channels, held)
+        readings = Readings.of(
+            model, neurons.chains, resizing.channels, held, resizing.producer.path
+        )
     plan = planned(asked, layer, neurons, readings)
     notes = [NEW_BIAS] if _needs_bias(resizing, plan) else []
     edited = graph.replaced(_modules(resizing, plan))
-    found = _measured(model, edited, resizing, held)
+    found = _measured(model, edited, resizing, held, readings)
     if found is not None and (method == "critical" or not found.finite):
-        check_outputs(edited, found.outputs)
+        check_outputs(edited, found.change)
     norms = _norms(model, edited, loss_fn, held)
     proof = _proof(method, plan, resizing.width, found, norms, notes)
     widths = f"from {proof.width_before} to {proof.width_after} neurons"
@@ -133,17 +140,33 @@ def _modules(resizing: Resizing, plan: Plan) -> dict[str, nn.Module]:
         shift = reading.shift.to(consumer.module.weight.device)
         if bool(shift.any()):
             bias = shift if bias is None else bias.detach().double() + shift
-        modules[consumer.path] = resizing.reader(consumer, reading.blocks, bias)
+        # Convolutions take the strides of pointwise kernels for another memory format.
+        blocks = reading.blocks.clone(memory_format=torch.contiguous_format)
+        modules[consumer.path] = resizing.reader(consumer, blocks, bias)
     return modules
 
 
 def _measured(
-    model: nn.Module, edited: nn.Module, resizing: Resizing, data: Data | None
+    model: nn.Module,
+    edited: nn.Module,
+    resizing: Resizing,
+    data: Data | None,
+    readings: Readings | None,
 ) -> Comparison | None:
     if data is None:
         return None
-    paths = [consumer.path for consumer in resizing.consumers]
-    return compared(model, edited, paths, data)
+    paths, source = [c.path for c in resizing.consumers], resizing.producer.path
+    kept = () if readings is None else readings.kept
+    return compare(model, edited, data, paths, kept=kept, source=source)
+
+
+def _relative(found: Comparison) -> float:
+    change = found.of_spread
+    if not math.isinf(change):
+        return change
+    return undefined(
+        "The relative change of outputs that do not vary is undefined (NaN)."
+    )
 
 
 def _norms(
@@ -171,9 +194,9 @@ def _proof(
     return NarrowProof(
         exact=exact,
         everywhere=exact,
-        samples=0 if found is None else found.outputs.samples,
-        output_change=None if found is None else found.outputs.largest,
-        output_scale=None if found is None else found.outputs.scale,
+        samples=0 if found is None else found.change.samples,
+        output_change=None if found is None else found.change.largest,
+        output_scale=None if found is None else found.change.scale,
         gradient_before=norms[0],
         gradient_after=norms[1],
         caveats=(UNREGULARISED if exact else CHANGED, *notes),
@@ -182,7 +205,7 @@ def _proof(
         groups=tuple(tuple(groups[neuron]) for neuron in kept),
         width_before=width,
         width_after=len(kept),
-        relative_change=None if found is None else found.relative,
+        relative_change=None if found is None else _relative(found),
         bound=plan.bound,
         bound_kind=plan.bound_kind,
         bound_per_input=plan.bound_per_input,

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from layerpeel._checks import NonFiniteError
 from layerpeel.edits.data import Data
 from layerpeel.edits.narrowing.chain import Chain, pads_zeros
-from layerpeel.edits.narrowing.spread import Spread, relative
 from layerpeel.edits.narrowing.substitution import Reading
-from layerpeel.edits.passes import hooked, rows_of
+from layerpeel.edits.passes import hooked, repeats, rows_of
+from layerpeel.edits.recording import Keeper, Kept, Recorder
 from layerpeel.edits.resizing import Channels
-from layerpeel.measurement.sources.forward import evaluating
+from layerpeel.edits.spread import Spread, relative
 from layerpeel.measurement.statistics.covariance import Covariance
 
 
@@ -57,7 +57,7 @@ class Read:
         for tap in range(difference.shape[2]):
             covariance = self.covariances[tap if len(self.covariances) > 1 else 0]
             total += _root(difference[:, :, tap], new.shifts[:, tap], covariance)
-        return total * math.sqrt(_multiplicity(self.chain.consumer.module))
+        return total * math.sqrt(repeats(self.chain.consumer.module))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,33 +66,43 @@ class Readings:
 
     Attributes:
         reads: One for each consumer.
-        samples: The number of samples.
+        kept: What the model did on all batches, if that is not too much.
     """
 
     reads: tuple[Read, ...]
-    samples: int
+    kept: tuple[Kept, ...] = ()
 
     @classmethod
     def of(
-        cls, model: nn.Module, chains: tuple[Chain, ...], channels: Channels, data: Data
+        cls,
+        model: nn.Module,
+        chains: tuple[Chain, ...],
+        channels: Channels,
+        data: Data,
+        source: str | None = None,
     ) -> Readings:
         """Run a model on the data, and look at what its consumers read.
+
+        Args:
+            model: The model.
+            chains: What stands before each consumer.
+            channels: Where the values of each neuron are.
+            data: The data.
+            source: The layer whose input is kept.
 
         Raises:
             NonFiniteError: If that is not finite.
         """
         taps = [_Tap(chain, channels) for chain in chains]
-        samples = 0
+        paths = [chain.consumer.path for chain in chains]
+        keeper = Keeper()
         with ExitStack() as stack:
-            for tap in taps:
-                module = model.get_submodule(tap.chain.consumer.path)
-                stack.enter_context(hooked(module, tap))
-            stack.enter_context(evaluating(model))
-            stack.enter_context(torch.no_grad())
+            for tap, path in zip(taps, paths, strict=True):
+                stack.enter_context(hooked(model.get_submodule(path), tap))
+            recorder = stack.enter_context(Recorder(model, paths, source))
             for batch in data:
-                batch.run(model)
-                samples += batch.size
-        return cls(tuple(tap.read() for tap in taps), samples)
+                keeper.add(recorder.run(batch))
+        return cls(tuple(tap.read() for tap in taps), keeper.kept)
 
     @property
     def exact(self) -> bool:
@@ -172,13 +182,3 @@ def _root(difference: Tensor, shift: Tensor, covariance: Covariance) -> float:
     spread = float(((difference @ covariance.scatter) * difference).sum())
     mean = (difference @ covariance.mean - shift).square().sum()
     return math.sqrt(max(0.0, spread) + float(covariance.count) * float(mean))
-
-
-def _multiplicity(module: nn.Module) -> int:
-    """Return how often a place is read at most with the same tap of a convolution."""
-    if not isinstance(module, nn.Conv2d) or module.padding_mode == "zeros":
-        return 1
-    if isinstance(module.padding, str):
-        reach = zip(module.kernel_size, module.dilation, strict=True)
-        return math.prod(2 + d * (k - 1) // 2 for k, d in reach)
-    return math.prod(1 + int(p) for p in module.padding)

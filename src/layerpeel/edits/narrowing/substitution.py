@@ -90,16 +90,20 @@ class Substitution:
         kept, out = self.kept, len(blocks)
         alive = self.leaders >= 0
         position = torch.searchsorted(kept, self.leaders[alive])
-        new = blocks.new_zeros(out, len(kept), blocks.shape[2])
-        new.index_add_(1, position, blocks[:, alive])
         # What stays as it is keeps its last bit, and adds no zero of another sign.
-        alone = torch.bincount(position, minlength=len(kept)) == 1
-        new[:, alone] = chain.blocks[:, kept[alone]]
+        new = chain.blocks[:, kept]
+        grouped = torch.bincount(position, minlength=len(kept)) > 1
+        if bool(grouped.any()):
+            sums = blocks.new_zeros(out, len(kept), blocks.shape[2])
+            sums.index_add_(1, position, blocks[:, alive])
+            new[:, grouped] = sums[:, grouped]
         return Reading(new, (chain.blocks * shift).sum(1))
 
     def cancelled(self, chains: tuple[Chain, ...]) -> list[int]:
         """Return the leaders whose group nothing reads, up to the rounding of sums."""
         kept = self.kept
+        if int((self.leaders >= 0).sum()) == len(kept):
+            return []
         silent = torch.ones(len(kept), dtype=torch.bool)
         for chain in chains:
             terms = (chain.blocks * self._relation(chain)[0]).abs()

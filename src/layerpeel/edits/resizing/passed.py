@@ -22,9 +22,15 @@ def check_views(
             something else than neurons.
     """
     modules = dict(modules)
+    maps = isinstance(producer.module, nn.Conv2d)
     for node in layer.before:
         _check_view(node, modules)
-    maps = isinstance(producer.module, nn.Conv2d)
+        if maps and _flattens(node, modules):
+            raise EditError(
+                "Maps of a layer that changes its width must be flattened after its "
+                f"activation and batch normalisation; {node.format_node()} is before. "
+                "Exchange them."
+            )
     for node in _path(layer.features, consumer):
         _check_view(node, modules)
         if not maps:

@@ -33,11 +33,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerpeel._checks import EditError, ShapeError
+from layerpeel._checks import EditError, ShapeError, at_least
 from layerpeel.edits.resizing import NULL
+from layerpeel.edits.width.certificate.finite import finite
 from layerpeel.edits.width.index_maps import (
     check_hidden,
     check_sources,
+    check_tensors,
     copied_factors,
     first_wrong,
     merged,
@@ -87,6 +89,13 @@ class CompatibleEmbedding:
 
     def __post_init__(self) -> None:
         """Check all conditions."""
+        object.__setattr__(self, "widths", tuple(self.widths))
+        check_tensors(
+            sources=self.sources,
+            factors=self.factors,
+            resting=self.resting,
+            biases=self.biases,
+        )
         self._check_shapes()
         for level in range(1, len(self.widths)):
             self._check_forward(level)
@@ -141,9 +150,17 @@ class CompatibleEmbedding:
             layer: The hidden layer, from 1.
             neuron: The neuron, from 0.
             alpha: The share of its outgoing weights that the new one takes.
+
+        Raises:
+            ValueError: If there is no such layer or neuron, or the share is not finite.
         """
         check_hidden(widths, layer)
-        splits = Splits(widths[layer], (Split(neuron, alpha),))
+        if at_least("neuron", neuron, 0) >= widths[layer]:
+            raise ValueError(
+                f"`neuron` must be one of layer {layer}, from 0 to {widths[layer] - 1}; "
+                f"got {neuron}."
+            )
+        splits = Splits(widths[layer], (Split(neuron, finite("alpha", alpha)),))
         return cls._widened(widths, layer, splits, 0.0)
 
     @classmethod
@@ -156,9 +173,13 @@ class CompatibleEmbedding:
             widths: Those of the narrow network.
             layer: The hidden layer, from 1.
             bias: The bias of the null neuron.
+
+        Raises:
+            ValueError: If there is no such layer, or the bias is not finite.
         """
         check_hidden(widths, layer)
-        return cls._widened(widths, layer, Splits.null(widths[layer], 1), bias)
+        splits = Splits.null(widths[layer], 1)
+        return cls._widened(widths, layer, splits, finite("bias", bias))
 
     @classmethod
     def threefold(cls, widths: Sequence[int]) -> CompatibleEmbedding:
@@ -179,7 +200,11 @@ class CompatibleEmbedding:
         Args:
             widths: Those of the narrow network.
             bias: The bias of the null neurons, which read nothing.
+
+        Raises:
+            ValueError: If there is no hidden layer, or the bias is not finite.
         """
+        bias = finite("bias", bias)
         ones = torch.tensor([1.0, 0.0], dtype=torch.float64)
         made = cls._manifold(widths, ones, lambda m: torch.full((m,), NULL))
         resting = tuple(torch.full((m,), bias).double() for m in made.wide[1:-1])

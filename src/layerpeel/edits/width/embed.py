@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from layerpeel._checks import EditError
+from layerpeel.edits.comparison import compare
 from layerpeel.edits.data import Data
 from layerpeel.edits.edit import Edit
 from layerpeel.edits.graph import Affine, Graph, Layer
-from layerpeel.edits.passes import LossFunction, changed, check_outputs, gradient_norm
+from layerpeel.edits.loss import LossFunction, known_loss
+from layerpeel.edits.passes import check_outputs, gradient_norm
 from layerpeel.edits.proof import UNREGULARISED, Proof
 from layerpeel.edits.resizing.rebuilt import rebuilt_affine
 from layerpeel.edits.width.compatible_embedding import CompatibleEmbedding
@@ -48,6 +50,7 @@ def embed(
     Raises:
         EditError: If the model is no such chain, has other widths, or needs a bias that
             it does not have.
+        TypeError: If the embedding is none.
         ValueError: If there is a loss, and no data.
 
     Example:
@@ -57,7 +60,13 @@ def embed(
         (9, True)
     """
     check_data(data, loss_fn, needed=False)
+    if not isinstance(embedding, CompatibleEmbedding):
+        raise TypeError(
+            "`embedding` must be a CompatibleEmbedding; got a "
+            f"{type(embedding).__name__}. Make one by `CompatibleEmbedding.splitting`."
+        )
     held = None if data is None else Data(data, model)
+    loss_fn = known_loss(loss_fn, model, held)
     graph = Graph(model, "layer", () if held is None else held.names)
     layers = _chain(graph)
     _check_widths(layers, embedding)
@@ -77,7 +86,7 @@ def _proved(
 ) -> Proof:
     if data is None:
         return Proof(exact=True, everywhere=True, samples=0)
-    change = changed(before, after, data)
+    change = compare(before, after, data).change
     check_outputs(after, change)
     norms = [
         None if loss_fn is None else gradient_norm(model, loss_fn, data)

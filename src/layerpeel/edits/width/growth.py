@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 
@@ -11,10 +10,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerpeel._checks import EditError, as_number, at_least
+from layerpeel._checks import EditError, at_least
 from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Graph, Layer
-from layerpeel.edits.passes import LossFunction
+from layerpeel.edits.loss import LossFunction
 from layerpeel.edits.resizing import NULL, Resizing
 from layerpeel.edits.width.certificate import (
     Certificate,
@@ -22,6 +21,7 @@ from layerpeel.edits.width.certificate import (
     null_certificates,
     screen_splits,
 )
+from layerpeel.edits.width.certificate.finite import finite
 from layerpeel.edits.width.splits import Split, Splits
 
 # Without a loss nothing speaks for unequal parts.
@@ -70,14 +70,11 @@ def checked_alpha(alpha: object) -> float | None:
     """
     if alpha == "auto":
         return None
-    number = None if isinstance(alpha, str) else as_number(alpha)
-    if number is None or not math.isfinite(number):
-        raise ValueError(f"`alpha` must be 'auto' or a finite number; got {alpha!r}.")
-    return number
+    return finite("alpha", alpha, "'auto' or a finite number")
 
 
 def checked_neurons(
-    neurons: str | Sequence[int], by: int, width: int, kind: str
+    neurons: object, by: int, width: int, kind: str
 ) -> tuple[int, ...] | None:
     """Return the neurons to split, or ``None`` for ``"auto"``.
 
@@ -86,7 +83,7 @@ def checked_neurons(
     """
     if isinstance(neurons, str) and neurons == "auto":
         return None
-    if isinstance(neurons, str) or kind == "null":
+    if isinstance(neurons, str) or not isinstance(neurons, Iterable) or kind == "null":
         raise ValueError(
             f"`neurons` must be 'auto' or a list of the {by} neurons to split; got "
             f"{neurons!r}. Null neurons are copies of none."

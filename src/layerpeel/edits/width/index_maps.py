@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from layerpeel._checks import EditError
+from layerpeel._checks import EditError, NonFiniteError
 from layerpeel._tolerances import COMPATIBLE
 from layerpeel.edits.resizing import NULL
 
@@ -40,6 +40,27 @@ def check_hidden(widths: Sequence[int], layer: int) -> None:
             f"`layer` must be a hidden layer, from 1 to {len(widths) - 2}, of a network "
             f"with widths {tuple(widths)}; got {layer}."
         )
+
+
+def check_tensors(**given: Sequence[object]) -> None:
+    """Check that the parts of an embedding are finite tensors, one per layer.
+
+    Raises:
+        TypeError: If they are something else.
+        NonFiniteError: If they hold NaN or infinity.
+    """
+    for name, values in given.items():
+        other = [type(v).__name__ for v in values if not isinstance(v, Tensor)]
+        if other:
+            raise TypeError(
+                f"`{name}` must be a tuple of tensors, one per layer; got a {other[0]}. "
+                "Wrap it in `torch.tensor`."
+            )
+        if not all(bool(v.isfinite().all()) for v in values if isinstance(v, Tensor)):
+            raise NonFiniteError(
+                f"`{name}` must be finite; it holds NaN or infinity. Is there a division "
+                "by zero in what it was made of?"
+            )
 
 
 def check_sources(level: int, depth: int, width: int, sources: Tensor) -> None:

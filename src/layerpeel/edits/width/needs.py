@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from layerpeel.edits.passes import LossFunction
 
-
-def check_data(
-    data: Iterable[Any] | None, loss_fn: LossFunction | None, *, needed: bool
-) -> None:
+def check_data(data: Iterable[Any] | None, loss_fn: object, *, needed: bool) -> None:
     """Check that a loss comes with data.
 
     Args:
@@ -19,8 +15,14 @@ def check_data(
         needed: Whether eigenvalues are asked for, which need both.
 
     Raises:
+        TypeError: If the loss is no function.
         ValueError: If something is missing.
     """
+    if loss_fn is not None and not callable(loss_fn):
+        raise TypeError(
+            "`loss_fn` must be a function of outputs and targets, such as "
+            f"`torch.nn.functional.cross_entropy`; got {loss_fn!r}."
+        )
     if loss_fn is not None and data is None:
         raise ValueError(
             "`loss_fn` is evaluated on data; got none. Pass `data=loader` as well, or "

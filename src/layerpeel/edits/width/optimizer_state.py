@@ -3,13 +3,13 @@ r"""The optimizer of a wider model, with the state that its own training would h
 The copies of a neuron get shares :math:`c` of its gradients with respect to incoming
 weights, and the same gradients with respect to outgoing ones. What an optimizer
 accumulates of gradients is so scaled by :math:`c`, and what it accumulates of their
-squares by :math:`c^2`; for null neurons it is zero, as their gradients were.
+squares by :math:`c^2`; for null neurons it is zero, as their gradients were. Weight decay
+within the gradient is not told apart from it.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,10 @@ _POWERS = {
     **dict.fromkeys(("acc_delta", "step_size"), 0),
 }
 _SIZES = ("exp_inf",)  # of absolute values
+# Steps that were divided by the size of gradients before: their signs alone are kept.
+_DIVIDED: dict[type[Optimizer], tuple[str, ...]] = {
+    torch.optim.RMSprop: ("momentum_buffer",),
+}
 
 
 def check_optimizer(optimizer: object, model: nn.Module) -> None:
@@ -76,7 +80,7 @@ def resized_optimizer(
     ordered = [p for group in optimizer.param_groups for p in group["params"]]
     state = optimizer.state_dict()
     state["state"] = {
-        i: _resized(names[id(p)], p, optimizer.state[p], resizing, splits)
+        i: _resized(optimizer, names[id(p)], p, resizing, splits)
         for i, p in enumerate(ordered)
         if p in optimizer.state
     }
@@ -104,33 +108,30 @@ def _built(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
 
 
 def _resized(
-    name: str,
-    old: Tensor,
-    state: Mapping[str, Any],
-    resizing: Resizing,
-    splits: Splits,
+    optimizer: Optimizer, name: str, old: Tensor, resizing: Resizing, splits: Splits
 ) -> dict[str, Any]:
     rows, columns = resizing.row_axes(), resizing.column_axes()
-    if name not in rows and name not in columns:
-        return {key: _copied(value) for key, value in state.items()}
+    same = name not in rows and name not in columns
     found = dict[str, Any]()
-    for key, value in state.items():
-        if _is_scalar(value):
+    for key, value in optimizer.state[old].items():
+        _check_known(key, value, name, old, same=same)
+        if same or _is_scalar(value):
             found[key] = _copied(value)
-            continue
-        _check_known(key, value, name, old)
-        if name in columns:
+        elif name in columns:
             found[key] = resizing.channels.gathered(value, 1, splits.sources)
         else:
-            scales = _scales(key, splits)
+            scales = _scales(optimizer, key, splits)
             found[key] = resizing.channels.scaled(value, 0, splits.sources, scales)
     return found
 
 
-def _scales(key: str, splits: Splits) -> Tensor:
-    shares = splits.shares.abs() if key in _SIZES else splits.shares
-    null = splits.sources < 0
-    return torch.where(null, 0.0, shares.pow(_POWERS[key]))
+def _scales(optimizer: Optimizer, key: str, splits: Splits) -> Tensor:
+    scales = splits.shares.pow(_POWERS[key])
+    if key in _SIZES:
+        scales = scales.abs()
+    if key in _DIVIDED.get(type(optimizer), ()):
+        scales = scales.sign()
+    return torch.where(splits.sources < 0, 0.0, scales)
 
 
 def _is_scalar(value: object) -> bool:
@@ -139,8 +140,21 @@ def _is_scalar(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _check_known(key: str, value: object, name: str, parameter: Tensor) -> None:
-    if isinstance(value, Tensor) and value.shape == parameter.shape and key in _POWERS:
+def _check_known(
+    key: str, value: object, name: str, parameter: Tensor, *, same: bool
+) -> None:
+    """Check that state is of a kind that is carried over.
+
+    Of a parameter that stays the same it may be any tensors, but nothing larger, and no
+    lists: those hold steps of all parameters together.
+    """
+    if _is_scalar(value):
+        return
+    if isinstance(value, Tensor) and (
+        value.numel() <= parameter.numel()
+        if same
+        else value.shape == parameter.shape and key in _POWERS
+    ):
         return
     got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     raise EditError(

@@ -6,6 +6,10 @@ critical point of the risk stays one, and its Hessian keeps its negative and pos
 eigenvalues; new ones are those of a small matrix per new neuron. If that has a negative
 eigenvalue, a minimum has become a strict saddle, and its direction leads down.
 
+For null neurons this asks that they are zero after their activation, or that the biases of
+all that read them train and make up for them. A convolution that pads with zeros cannot,
+nor can one without a bias: before those, ReLU layers can be split only.
+
 References:
     | Embedding Principle of Loss Landscape of Deep Neural Networks (Zhang, Zhang, Luo &
     | Xu, 2021), https://arxiv.org/abs/2105.14573
@@ -17,25 +21,21 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from layerpeel._checks import at_least, one_of
-from layerpeel._tolerances import CERTIFIED_SHARE, CRITICAL_GRADIENT
+from layerpeel._tolerances import CRITICAL_GRADIENT
+from layerpeel.edits.comparison import compare
 from layerpeel.edits.data import Data
 from layerpeel.edits.edit import Edit
 from layerpeel.edits.graph import Graph
 from layerpeel.edits.inertia_check import inertia_shift
-from layerpeel.edits.passes import (
-    LossFunction,
-    changed,
-    check_outputs,
-    gradient_norm,
-    is_sum,
-)
+from layerpeel.edits.loss import LossFunction, known_loss
+from layerpeel.edits.passes import check_outputs, gradient_norm, is_sum
 from layerpeel.edits.proof import UNREGULARISED
 from layerpeel.edits.resizing import Resizing
 from layerpeel.edits.width.escape_direction import EscapeDirection, escape_direction
@@ -55,6 +55,7 @@ from layerpeel.edits.width.width_proof import (
     NOT_CRITICAL,
     OTHER_CURVATURE,
     OTHER_INERTIA,
+    UNDECIDED,
     WidthProof,
 )
 from layerpeel.landscape import Escape, escape
@@ -121,6 +122,7 @@ def widen(
     if optimizer is not None:
         check_optimizer(optimizer, model)
     held = None if data is None else Data(data, model)
+    loss_fn = known_loss(loss_fn, model, held)
     graph = Graph(model, "layer", () if held is None else held.names)
     place = graph.layer(layer)
     resizing = Resizing(graph, place)
@@ -180,13 +182,16 @@ class _Found:
 
     def proof(self) -> WidthProof:
         change = (
-            None if self.data is None else changed(self.before, self.after, self.data)
+            None
+            if self.data is None
+            else compare(self.before, self.after, self.data).change
         )
         if change is not None:
             check_outputs(self.after, change)
         norms = [self._gradient(model) for model in (self.before, self.after)]
         way, predicted = self.escape, self.growth.inertia_shift
-        return WidthProof(
+        curvature = None if self.direction is None else self.direction.curvature
+        proof = WidthProof(
             exact=True,
             everywhere=True,
             samples=0 if change is None else change.samples,
@@ -196,36 +201,37 @@ class _Found:
             gradient_after=norms[1],
             inertia_shift=predicted if self.inertia is None else self.inertia,
             inertia_checked=self.inertia is not None,
-            caveats=tuple(self._caveats(norms[1])),
             neurons=self.growth.neurons,
             alphas=self.growth.alphas,
-            curvature=None if self.direction is None else self.direction.curvature,
+            curvature=curvature,
+            measured_curvature=None if way is None else way.curvature,
             predicted_drop=None if way is None else way.predicted_drop,
             measured_drop=None if way is None else way.measured_drop,
             step=None if way is None else way.step,
             certificates=self.growth.certificates,
         )
+        return replace(proof, caveats=tuple(self._caveats(proof)))
 
     def _gradient(self, model: nn.Module) -> float | None:
         if self.data is None or self.loss_fn is None:
             return None
         return gradient_norm(model, self.loss_fn, self.data)
 
-    def _caveats(self, gradient: float | None) -> list[str]:
+    def _caveats(self, proof: WidthProof) -> list[str]:
         notes = list[str]()
-        if gradient is None:
+        if proof.gradient_after is None:
             return [NO_CLAIM]
         split = any(neuron >= 0 for neuron in self.growth.neurons)
         if split and any(alpha in (0.0, 1.0) for alpha in self.growth.alphas):
             notes.append(DEGENERATE)
-        if self.direction is None:
+        if proof.curvature is None:
             notes.append(NO_ESCAPE)
-        elif gradient > CRITICAL_GRADIENT:
+        elif not proof.is_confirmed:
+            notes.append(OTHER_CURVATURE.format(proof.measured_curvature))
+        elif proof.gradient_after > CRITICAL_GRADIENT:
             notes.append(NOT_CRITICAL)
-        if self.direction is not None and self.escape is not None:
-            wanted, found = self.direction.curvature, self.escape.curvature
-            if not abs(found - wanted) <= CERTIFIED_SHARE * abs(wanted):
-                notes.append(OTHER_CURVATURE.format(found))
+        elif not proof.is_strict_saddle:
+            notes.append(UNDECIDED)
         predicted = self.growth.inertia_shift
         if None not in (self.inertia, predicted) and self.inertia != predicted:
             notes.append(OTHER_INERTIA.format(predicted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerpeel._tolerances import CRITICAL_GRADIENT
+from layerpeel._tolerances import CERTIFIED_SHARE, CRITICAL_GRADIENT, GRADIENT_MARGIN
 from layerpeel.edits.proof import Proof
 from layerpeel.edits.width.certificate import Certificate
 
@@ -16,6 +16,10 @@ NOT_CRITICAL = (
     "The gradient does not vanish here: the curvature along the direction is that of the "
     "Hessian at this point, and it is not the one of a saddle."
 )
+UNDECIDED = (
+    "The curvature along the direction is not beyond ten times the gradient: whether the "
+    "critical point nearby is a saddle is open. Move closer to it with `polish`."
+)
 DEGENERATE = (
     "With a share of 0 or 1, one of two copies is not read: the curvature of their "
     "incoming weights opens no way down, only the gradients of outgoing weights do."
@@ -25,12 +29,12 @@ NO_ESCAPE = (
     "cross gradients of the layer vanish, or have the wrong sign at this share. Pass "
     "`alpha='auto'`, another layer, or `kind='null'`."
 )
-
-
 OTHER_CURVATURE = (
     "A product with the Hessian gives {:.3g} along the direction instead: samples may lie "
     "on kinks, or the model be in a precision too short for its second derivatives."
 )
+# A prediction of so many times what was measured is none.
+_FAR = 10.0
 OTHER_INERTIA = "Certificates predict {} for the inertia."
 
 
@@ -44,6 +48,8 @@ class WidthProof(Proof):
             its pre-activation.
         curvature: :math:`v^\top H v` along the unit direction of the edit, of the risk of
             the wider model; ``None`` without a direction.
+        measured_curvature: The same by a product with the Hessian of the wider model, in
+            its own precision.
         predicted_drop: What the risk loses by a step along it, to second order.
         measured_drop: What it lost.
         step: The length of that step.
@@ -53,20 +59,34 @@ class WidthProof(Proof):
     neurons: tuple[int, ...]
     alphas: tuple[float, ...]
     curvature: float | None = None
+    measured_curvature: float | None = None
     predicted_drop: float | None = None
     measured_drop: float | None = None
     step: float | None = None
     certificates: tuple[Certificate, ...] = ()
 
     @property
+    def is_confirmed(self) -> bool:
+        """Whether a product with the Hessian gives the certified curvature."""
+        if self.curvature is None or self.measured_curvature is None:
+            return False
+        error = abs(self.measured_curvature - self.curvature)
+        return error <= CERTIFIED_SHARE * abs(self.curvature)
+
+    @property
     def is_strict_saddle(self) -> bool:
         """Whether the wider model is at a critical point with negative curvature.
 
-        The gradient has to be below 1e-8, for losses and parameters of order one.
+        The gradient has to be below 1e-8, for losses and parameters of order one, and the
+        curvature beyond ten times the gradient.
         """
-        if self.curvature is None or self.gradient_after is None:
+        gradient = self.gradient_after
+        if self.curvature is None or gradient is None or not self.is_confirmed:
             return False
-        return self.gradient_after <= CRITICAL_GRADIENT
+        return (
+            gradient <= CRITICAL_GRADIENT
+            and -self.curvature > GRADIENT_MARGIN * gradient
+        )
 
     def details(self) -> list[str]:
         """Return what is said of new neurons alone, one statement per line."""
@@ -77,9 +97,15 @@ class WidthProof(Proof):
         if self.step is not None and self.predicted_drop is not None:
             lines.append(
                 f"descent   {self.measured_drop:.3e} by a step of {self.step:.2e}, "
-                f"{self.predicted_drop:.3e} to second order"
+                f"{self._foreseen(self.predicted_drop)}"
             )
         return lines
+
+    def _foreseen(self, drop: float) -> str:
+        assert self.measured_drop is not None
+        if drop <= _FAR * self.measured_drop:
+            return f"{drop:.3e} to second order"
+        return "beyond where the second order holds"
 
     def _named(self) -> str:
         pairs = list(zip(self.neurons, self.alphas, strict=True))

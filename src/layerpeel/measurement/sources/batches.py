@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from layerpeel._checks import BatchError, class_indices, listed
+from layerpeel._checks import class_indices
 from layerpeel.measurement.sources.nested import moved
-
-_LABEL_KEYS = ("labels", "label")
+from layerpeel.measurement.sources.pairs import arguments, split, target_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,50 +58,7 @@ def unpack(raw: object, num_classes: int | None = None) -> Batch:
         >>> sorted(batch.kwargs), batch.labels.tolist()
         (['pixel_values'], [1, 0])
     """
-    inputs, labels = _split(raw)
+    inputs, labels = split(raw, "label")
+    found = class_indices(target_tensor(labels, "label"), num_classes)
     # A copy: labels are kept for longer than a loader may leave its buffer alone.
-    indices = class_indices(_label_tensor(labels), num_classes).to("cpu", copy=True)
-    if isinstance(inputs, Mapping):
-        return Batch((), dict(inputs), indices)
-    return Batch((inputs,), {}, indices)
-
-
-def _split(raw: object) -> tuple[Any, Any]:
-    if isinstance(raw, Mapping):
-        return _split_mapping(raw)
-    if isinstance(raw, tuple | list) and len(raw) == 2:
-        return raw[0], raw[1]
-    got = f"a {type(raw).__name__}"
-    if isinstance(raw, tuple | list):
-        got += f" of {len(raw)} items"
-    raise BatchError(
-        "A batch must be `(input, label)`, or a mapping with 'labels' or 'label'; got "
-        f"{got}. Wrap the loader, for instance in `[(x, y) for x, y, *_ in loader]`."
-    )
-
-
-def _split_mapping(raw: Mapping[Any, Any]) -> tuple[dict[Any, Any], Any]:
-    found = [key for key in _LABEL_KEYS if key in raw]
-    if len(found) != 1:
-        raise BatchError(
-            "A batch that is a mapping must have its class indices under one of the "
-            f"keys 'labels' and 'label'; got {listed(sorted(map(repr, raw)))}. "
-            "Rename the one that holds them."
-        )
-    return {key: item for key, item in raw.items() if key not in found}, raw[found[0]]
-
-
-def _label_tensor(labels: object) -> Tensor:
-    try:
-        tensor = torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BatchError(
-            "The second entry of a batch must be class indices, as a tensor, array or "
-            f"list; got a {type(labels).__name__}. Encode class names as integers."
-        ) from error
-    if tensor.ndim == 0:
-        raise BatchError(
-            "A batch must hold samples with one label each; got a single label. Wrap "
-            "the data set in `torch.utils.data.DataLoader(dataset, batch_size=64)`."
-        )
-    return tensor
+    return Batch(*arguments(inputs), found.to("cpu", copy=True))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from layerpeel.measurement.files.container import Container
 from layerpeel.measurement.files.digest import content_digest
 from layerpeel.studies.loss_levels.files import read
 from layerpeel.studies.loss_levels.networks import Hidden, checked_hidden, network
+from layerpeel.studies.one_thread import one_thread
 
 _PER_DOUBLING = 8
 # How long a run goes on before it is kept.
@@ -110,7 +109,7 @@ def descend(
     remaining = [step for step in descent.records if step > run.step]
     name = f"Training {'-'.join(map(str, descent.hidden))}"
     kept_at = time.monotonic()
-    with _one_thread():
+    with one_thread():
         for step in track(remaining, name, show=progress):
             run.advance(step, inputs, targets, descent.learning_rate)
             late = time.monotonic() - kept_at >= _SECONDS or step == descent.steps
@@ -165,14 +164,3 @@ class _Running:
         self.records = list(zip(steps.tolist(), losses.tolist(), outputs, strict=True))
         state = {name.removeprefix("model."): value for name, value in tensors.items()}
         self.model.load_state_dict(state)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one thread: sums in one order give the same run on any machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -134,7 +134,7 @@ class Objective:
         samples = sum(batch.size for batch in self.batches)
         losses = [
             batch.size / samples
-            * self.loss_fn(self.model(*batch.args, **batch.kwargs), batch.targets)
+            * self.loss_fn(self.model(*batch.args, **batch.kwargs), batch.target)
             for batch in self.batches
         ]  # fmt: skip
         return torch.stack(losses).sum()

@@ -15,10 +15,14 @@ from torch import Tensor, fx, nn
 from layerpeel._tolerances import OUTPUT_ULPS
 from layerpeel.edits.data import Batch, Data
 from layerpeel.edits.graph import Graph, Layer
-from layerpeel.edits.passes import LossFunction, hooked, is_sum, weighted_loss
+from layerpeel.edits.loss import LossFunction
+from layerpeel.edits.passes import hooked, is_sum, weighted_loss
 from layerpeel.edits.width.certificate.chain import Chain
 from layerpeel.edits.width.certificate.layout import Layout, check_layer
 from layerpeel.measurement.sources.forward import evaluating
+
+# What rounding of the outputs is like.
+_ROUNDED = 1 + OUTPUT_ULPS * 2.0**-52
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +33,14 @@ class Held:
         x: What the producer reads.
         errors: :math:`e_c`, the gradient of the risk on all data with respect to what
             each consumer returns.
+        doubts: How far rounding of the outputs may move each error; looked at in
+            float64 only.
         external: Other values that calls on the way take.
     """
 
     x: Tensor
     errors: tuple[Tensor, ...]
+    doubts: tuple[Tensor, ...]
     external: dict[fx.Node, Any]
 
 
@@ -98,17 +105,12 @@ class Site:
         """The layer in float64."""
         return self._captured(torch.float64)
 
-    @cached_property
+    @property
     def doubts(self) -> tuple[tuple[Tensor, ...], ...]:
         """How far rounding of the outputs may move each error, per batch."""
-        other = self._captured(torch.float64, 1 + OUTPUT_ULPS * 2.0**-52)
-        pairs = zip(self.exact.batches, other.batches, strict=True)
-        return tuple(
-            tuple((a - b).abs() for a, b in zip(one.errors, two.errors, strict=True))
-            for one, two in pairs
-        )
+        return tuple(batch.doubts for batch in self.exact.batches)
 
-    def _captured(self, dtype: torch.dtype, factor: float = 1.0) -> Capture:
+    def _captured(self, dtype: torch.dtype) -> Capture:
         # What does not train needs no graph: the passes before the consumers are cheap.
         copy = deepcopy(self.model).to(dtype).requires_grad_(False)
         chain = Chain(copy, self.layer)
@@ -117,20 +119,26 @@ class Site:
         total = 0.0
         with evaluating(copy):
             for batch in _cast(self._data, dtype):
-                held, weight = self._held(copy, chain, batch, factor)
+                x, errors, weight = self._held(copy, chain, batch, 1.0)
+                doubts: tuple[Tensor, ...] = ()
+                if dtype == torch.float64:
+                    # At once: in another pass, loaders that shuffle give other batches.
+                    _, moved, _ = self._held(copy, chain, batch, _ROUNDED)
+                    pairs = zip(errors, moved, strict=True)
+                    doubts = tuple((a - b).abs() for a, b in pairs)
                 given = external(*batch.args, **batch.kwargs)
-                found.append(Held(held[0], held[1:], given))
+                found.append(Held(x, errors, doubts, given))
                 total += weight
         divisor = 1.0 if is_sum(self._loss_fn) else total
-        for held_batch in found:
-            for error in held_batch.errors:
+        for held in found:
+            for error in (*held.errors, *held.doubts):
                 error.div_(divisor)
         values = {**dict(copy.named_parameters()), **dict(copy.named_buffers())}
         return Capture(chain, self.layout, values, tuple(found))
 
     def _held(
         self, copy: nn.Module, chain: Chain, batch: Batch, factor: float
-    ) -> tuple[tuple[Tensor, ...], float]:
+    ) -> tuple[Tensor, tuple[Tensor, ...], float]:
         """Return what the producer reads, weighted errors, and the weight of a batch."""
         seen: dict[str, Tensor] = {}
 
@@ -156,7 +164,7 @@ class Site:
                 weight = 1.0
             zeros = [seen[path] for path in chain.paths]
             found = torch.autograd.grad(loss, zeros, materialize_grads=True)
-        return (seen[""], *(weight * error.detach() for error in found)), weight
+        return seen[""], tuple(weight * error.detach() for error in found), weight
 
     def _scaled(self, factor: float) -> Callable[[Any, Any], Any]:
         if factor == 1.0:

@@ -35,8 +35,8 @@ class Certificate:
             zero at a critical point, and ``None`` for a null neuron.
         inertia: What the numbers of negative, zero and positive eigenvalues of the
             Hessian grow by; ``None`` where matrices were too large.
-        moves: What moves into the neuron, by name: one row of each parameter. The
-            neuron goes along :math:`\alpha` times these, the copy along
+        moves: What moves into the neuron, by name: its row of each parameter, or rows.
+            The neuron goes along :math:`\alpha` times these, the copy along
             :math:`\alpha - 1` times them; a null neuron along themselves.
         reads: What moves out of it, by name: with one block of columns, or one input
             channel, of each weight. The copy goes the other way.
@@ -107,7 +107,8 @@ def direction(
         assert index is not None
         for name, part in certificate.moves.items():
             step = _step(found, wide_model, name)
-            _place(step, name, index, part[0] * into)
+            rows = step.view(-1, *part.shape)
+            _place(rows, name, index, part * into)
         for name, part in certificate.reads.items():
             step = _step(found, wide_model, name)
             columns = step if part.ndim > 2 else step.view(len(step), -1, part.shape[1])

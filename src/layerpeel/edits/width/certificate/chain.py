@@ -36,7 +36,8 @@ class Chain:
         self._nodes: list[fx.Node] = list(layer.before)
         if layer.activation is not None:
             device = next(model.parameters()).device
-            self.activation = out_of_place(layer.activation).to(device, dtype)
+            activation = out_of_place(layer.activation).to(device, dtype)
+            self.activation = activation.requires_grad_(False)
             self._nodes.append(layer.features)
         self._nodes += layer.between
         inside = {self._first.node, *self._nodes}

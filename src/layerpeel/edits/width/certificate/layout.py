@@ -96,7 +96,7 @@ class Layout:
         producer = layer.producer
         assert producer is not None
         width = int(producer.module.weight.shape[0])
-        own = [*_own(model, producer.path), *_channels(model, layer, width)]
+        own = [*_own(model, producer.path, width), *_channels(model, layer, width)]
         read = [_block(consumer, width) for consumer in layer.consumers]
         if isinstance(producer.module, nn.Linear):
             _check_columns(producer, read)
@@ -181,11 +181,16 @@ def check_layer(graph_or_model: Graph | nn.Module, layer: Layer) -> None:
             graph_or_model.check_own(affine)
 
 
-def _own(model: nn.Module, path: str) -> list[Block]:
-    """Return a part per parameter and buffer of a module with an entry per neuron."""
+def _own(model: nn.Module, path: str, width: int) -> list[Block]:
+    """Return a part per parameter and buffer of a module with entries per neuron.
+
+    There are several entries where maps were flattened before.
+    """
     module = model.get_submodule(path)
     found = (*module.named_parameters(path), *module.named_buffers(path))
-    return [Block(n, (1, *t.shape[1:])) for n, t in found if t.ndim > 0]
+    return [
+        Block(n, (t.shape[0] // width, *t.shape[1:])) for n, t in found if t.ndim > 0
+    ]
 
 
 def _channels(model: nn.Module, layer: Layer, width: int) -> list[Block]:
@@ -197,7 +202,7 @@ def _channels(model: nn.Module, layer: Layer, width: int) -> list[Block]:
         module = model.get_submodule(path)
         slopes = isinstance(module, nn.PReLU) and module.num_parameters == width > 1
         if isinstance(module, _NORMS) or slopes:
-            found += _own(model, path)
+            found += _own(model, path, width)
     return found
 
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from layerpeel._checks import EditError, as_number, at_least
+from layerpeel._checks import EditError, at_least
 from layerpeel._tolerances import rank_cutoff
 from layerpeel.edits.activations import affine_pieces
 from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Affine, Graph, Layer
-from layerpeel.edits.passes import LossFunction
+from layerpeel.edits.loss import LossFunction
 from layerpeel.edits.width.certificate.capture import Site
 from layerpeel.edits.width.certificate.certificate import Certificate
+from layerpeel.edits.width.certificate.finite import finite
 from layerpeel.edits.width.certificate.neuron import Neuron
 from layerpeel.edits.width.certificate.splits import rounding
 
@@ -61,7 +62,8 @@ def null_certificates(
     """
     count = at_least("count", count, 1)
     site = Site(graph_or_model, layer, data, loss_fn)
-    null = _Null.of(site, _checked(bias, layer))
+    beta = null_bias(layer.activation) if bias is None else finite("bias", bias)
+    null = _Null.of(site, beta)
     _, C = null.neuron.matrices(null.neuron.errors)
     left, sizes, right = torch.linalg.svd(null.turned(C), full_matrices=False)
     pairs = [i % len(sizes) for i in range(count)]
@@ -114,7 +116,7 @@ class _Null:
         height = neuron.constant()
         if height != 0:
             for consumer in site.layer.consumers:
-                _check_reader(site.model, consumer, height)
+                _check_reader(site, consumer, height)
         return cls(site, neuron, beta, height or 0.0)
 
     def turned(self, rows: Tensor) -> Tensor:
@@ -170,15 +172,6 @@ class _Null:
         }
 
 
-def _checked(bias: float | None, layer: Layer) -> float:
-    if bias is None:
-        return null_bias(layer.activation)
-    number = as_number(bias)
-    if number is None or not math.isfinite(number):
-        raise ValueError(f"`bias` must be a finite number; got {bias!r}.")
-    return number
-
-
 def _start(site: Site, beta: float) -> dict[str, Tensor]:
     """Return the parts of a null neuron: zero weights, idle batch normalisation."""
     layout, values = site.layout, site.exact.values
@@ -206,8 +199,8 @@ def _put(parts: dict[str, Tensor], site: Site, beta: float) -> None:
         parts[names[-1]].fill_(beta)
     elif beta != 0:
         raise EditError(
-            f"A null neuron at `bias={beta:g}` needs a bias before its activation; "
-            f"{layer.path!r} has none. Pass `bias=0.0`, or split neurons instead."
+            f"A null neuron with {beta:g} before its activation needs a bias there; "
+            f"{layer.path!r} has none. Give it a bias of zeros, or split neurons instead."
         )
     if isinstance(layer.activation, nn.PReLU):
         name = f"{layer.features.target}.weight"
@@ -215,14 +208,14 @@ def _put(parts: dict[str, Tensor], site: Site, beta: float) -> None:
             parts[name].fill_(0.25)
 
 
-def _check_reader(model: nn.Module, consumer: Affine, height: float | None) -> None:
+def _check_reader(site: Site, consumer: Affine, height: float | None) -> None:
     """Check that a reader's bias can make up for what a null neuron adds.
 
     Raises:
         EditError: If it cannot.
     """
     bias = consumer.module.bias
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    trained = {n for n, p in site.model.named_parameters() if p.requires_grad}
     why = ""
     if height is None:
         why = "what it reads is not the same everywhere: zeros are padded on the way"
@@ -232,10 +225,21 @@ def _check_reader(model: nn.Module, consumer: Affine, height: float | None) -> N
         why = "it pads with zeros, so that no bias makes up for the rest at the borders"
     if why:
         raise EditError(
-            "A null neuron must give zero after its activation, sigma(bias) = 0, where "
-            f"its reader {consumer.path!r} cannot compensate it: {why}. Pass a `bias` "
-            "with sigma(bias) = 0 (0.0 for tanh, GELU or SiLU), or split neurons instead."
+            f"A null neuron must be zero after its activation, as its reader "
+            f"{consumer.path!r} cannot compensate it: {why}. "
+            f"{_way_out(site.layer.activation)}"
         )
+
+
+def _way_out(activation: nn.Module | None) -> str:
+    if null_bias(activation) == 0.0 and (
+        activation is None or float(activation(torch.zeros(1))) == 0.0
+    ):
+        return "Pass `alpha=0.0`, where it is, or split neurons: `kind='split'`."
+    return (
+        f"Split neurons instead, `kind='split'`: {type(activation).__name__} has no zero "
+        "with a slope, so that a null neuron there would open no way down."
+    )
 
 
 def _pads(module: nn.Conv2d) -> bool:

@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from layerpeel._checks import as_number
-
 # The larger solution of alpha (1 - alpha) = -1/4, next to 1/2, where it is 1/4.
 OUTSIDE = (1 + math.sqrt(2)) / 2
 ALPHAS = (0.5, OUTSIDE)
@@ -74,18 +72,3 @@ class Quadratic:
 def scale_of(alpha: float) -> float:
     """Return the squared length of a split per squared length of the neuron's motion."""
     return alpha**2 + (1 - alpha) ** 2
-
-
-def check_alpha(alpha: object) -> float:
-    """Return a part of the outgoing weights, if it is a finite number.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    number = as_number(alpha)
-    if number is None or not math.isfinite(number):
-        raise ValueError(
-            f"`alpha` must be a finite number, the part of the outgoing weights that the "
-            f"copy gets; got {alpha!r}."
-        )
-    return number

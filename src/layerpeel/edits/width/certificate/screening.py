@@ -9,19 +9,22 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from layerpeel._checks import EditError, as_number, at_least
+from layerpeel._checks import EditError, at_least
 from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Graph, Layer
-from layerpeel.edits.passes import LossFunction
+from layerpeel.edits.loss import LossFunction
 from layerpeel.edits.width.certificate.capture import Site
 from layerpeel.edits.width.certificate.certificate import Certificate
+from layerpeel.edits.width.certificate.finite import finite
 from layerpeel.edits.width.certificate.products import products
-from layerpeel.edits.width.certificate.quadratic import ALPHAS, check_alpha
+from layerpeel.edits.width.certificate.quadratic import ALPHAS
 from layerpeel.edits.width.certificate.splits import check_neurons, split_certificate
 from layerpeel.edits.width.certificate.sweep import sweep
 
 # Two matrix products as large as the layer each, and what backward passes cost of those.
 _STEPS = 6
+# One for the errors; in float64 one more for what rounding does to them.
+_LOOKS = 2
 # For a neuron on its own, whose matrices are too large: a step costs little.
 _MORE_STEPS = 64
 
@@ -65,9 +68,7 @@ class Screening:
             ValueError: If the share is no finite number.
         """
         (neuron,) = check_neurons([neuron], self._site.layout.width)
-        number = as_number(share)
-        if number is None or not torch.tensor(number).isfinite():
-            raise ValueError(f"`share` must be a finite number; got {share!r}.")
+        number = finite("share", share)
         return split_certificate(self._site, neuron, self._choices, number, _MORE_STEPS)
 
 
@@ -126,7 +127,7 @@ def screen_splits(
         ('split', True)
     """
     steps = at_least("iterations", iterations, 1)
-    choices = ALPHAS if alpha is None else (check_alpha(alpha),)
+    choices = ALPHAS if alpha is None else (finite("alpha", alpha),)
     site = Site(graph_or_model, layer, data, loss_fn)
     chosen = check_neurons(neurons, site.layout.width)
     capture = site.quick
@@ -144,7 +145,7 @@ def screen_splits(
         tuple(chosen),
         curvatures,
         torch.tensor(choices, dtype=torch.float64)[best],
-        1 + steps * product.passes,
+        _LOOKS + steps * product.passes,
         site,
         choices,
     )

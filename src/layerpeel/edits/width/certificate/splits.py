@@ -12,7 +12,7 @@ from layerpeel._checks import EditError, at_least
 from layerpeel._tolerances import EPS
 from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Graph, Layer
-from layerpeel.edits.passes import LossFunction
+from layerpeel.edits.loss import LossFunction
 from layerpeel.edits.width.certificate.capture import Site
 from layerpeel.edits.width.certificate.certificate import Certificate
 from layerpeel.edits.width.certificate.neuron import Bend, Neuron

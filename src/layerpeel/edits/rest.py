@@ -13,7 +13,7 @@ from layerpeel.edits.graph.tracing import Tracer, traced
 def rest_of(
     model: nn.Module, path: str, given: Collection[str] = ()
 ) -> fx.GraphModule | None:
-    """Return what a model does with the features that a module reads.
+    """Return what a model does with what a module reads.
 
     Args:
         model: The model; its modules are shared.

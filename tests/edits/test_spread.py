@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from layerpeel.edits.narrowing.spread import Spread, relative
+from layerpeel.edits.spread import Spread, relative
 from tests.edits.networks import normal
 
 
