@@ -597,7 +597,7 @@ def tied():
             normal_loader(3),
             {"loss_fn": nn.CrossEntropyLoss(reduction="none")},
             LossError,
-            "scalar",
+            "one number",
         ),
         (tied(), normal_loader(3, 3), {"layers": ["0"]}, EditError, "tied"),
     ],

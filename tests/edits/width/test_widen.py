@@ -337,7 +337,7 @@ BAD = {
     "none": (
         dict(data=data_for(2, 2), loss_fn=nn.CrossEntropyLoss(reduction="none")),
         LossError,
-        "scalar",
+        "one number",
     ),
 }
 
