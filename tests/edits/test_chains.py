@@ -40,7 +40,7 @@ def with_block(model, path, data, draw):
 def moved(model, path, data, draw):
     edit = lp.deepen(model, path, data, activation=nn.ReLU())
     generator = torch.Generator().manual_seed(draw.randint(0, 9))
-    return lp.lifted_manifold(edit, generator, data)[0]
+    return lp.lifted_manifold(edit, data, generator=generator)[0]
 
 
 def split(model, path, data, draw):

@@ -21,7 +21,7 @@ from layerpeel.edits.linear import (
 from layerpeel.edits.narrowing import NarrowProof, narrow
 from layerpeel.edits.proof import Proof
 from layerpeel.edits.width import CompatibleEmbedding, WidthProof, embed, widen
-from layerpeel.edits.width.certificate import Certificate
+from layerpeel.edits.width.certificate import NeuronCertificate
 
 __all__ = [
     # depth
@@ -40,7 +40,7 @@ __all__ = [
     "WidthProof",
     "MergeProof",
     "NarrowProof",
-    "Certificate",
+    "NeuronCertificate",
     "Lift",
     "Linearity",
     "LayerLinearity",

@@ -161,6 +161,15 @@ def gradient_norm(model: nn.Module, loss_fn: LossFunction, data: Data) -> float:
     return float(torch.stack([t.norm() for t in total]).norm()) / divisor
 
 
+def gradient_norms(
+    before: nn.Module, after: nn.Module, loss_fn: LossFunction | None, data: Data | None
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the norms of two models' gradients; nothing without a loss or data."""
+    if loss_fn is None or data is None:
+        return None, None
+    return gradient_norm(before, loss_fn, data), gradient_norm(after, loss_fn, data)
+
+
 def weighted_loss(
     model: nn.Module, loss_fn: LossFunction, batch: Batch
 ) -> tuple[Tensor, float]:

@@ -11,10 +11,20 @@ UNREGULARISED = (
     "Statements on gradients and curvature are about the loss on the given data, "
     "without weight decay or other penalties on the weights."
 )
+COMPARED = (
+    "Outputs were compared on the given data; on other inputs they may differ by more."
+)
 DATA_ONLY = (
     "Outputs are preserved on the given data and near them, within the margin; on other "
     "inputs they may differ."
 )
+
+
+def about_loss(
+    loss_fn: object, shift: tuple[int, int, int] | None = None
+) -> tuple[str, ...]:
+    """Return what statements on the loss are about, where there are some."""
+    return () if loss_fn is None and shift is None else (UNREGULARISED,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,18 +4,22 @@ from layerpeel.studies.families import WidthFamily, train_family, width_family
 from layerpeel.studies.layer_pruning import LayerPruning, PruningSettings, layer_pruning
 from layerpeel.studies.loss_levels import (
     CriticalLevels,
+    Descent,
     Hierarchy,
     Level,
+    Search,
     critical_points,
     hierarchy,
 )
 
 __all__ = [
     "CriticalLevels",
+    "Descent",
     "Hierarchy",
     "LayerPruning",
     "Level",
     "PruningSettings",
+    "Search",
     "WidthFamily",
     "critical_points",
     "hierarchy",

@@ -87,7 +87,9 @@ def test_outputs_are_preserved_whatever_the_network(style, data):
         edit = deepen(net, after, loader)
         points = [edit]
         if dtype == torch.float64:
-            points += lifted_manifold(edit, torch.Generator().manual_seed(seed), loader)
+            points += lifted_manifold(
+                edit, loader, generator=torch.Generator().manual_seed(seed)
+            )
         for point in points:
             change = (outputs(point.model, loader) - outputs(net, loader)).abs().max()
             assert change <= allowed
@@ -108,7 +110,7 @@ def test_more_data_never_enlarge_the_set_of_lifts(widths, samples, seed, residua
     edit = deepen(model, "0", loader, residual=residual)
     part = samples // 2
     generator = torch.Generator().manual_seed(seed)
-    for point in (edit, *lifted_manifold(edit, generator, loader, count=2)):
+    for point in (edit, *lifted_manifold(edit, loader, generator=generator, count=2)):
         first = point.model.get_submodule(edit.lifts[0].path)
         margins = [
             float(first(point.model[:2](some)).detach().min()) for some in (x[:part], x)

@@ -452,7 +452,7 @@ def test_grouped_convolutions_are_lifted_group_by_group(options, ins, outs, resi
     edit = deepen(model, "0", data, loss_fn=F.cross_entropy, residual=residual)
     assert edit.model.get_submodule(edit.lifts[0].path).groups == options["groups"]
     generator = torch.Generator().manual_seed(0)
-    for point in (edit, *lifted_manifold(edit, generator, data, count=2)):
+    for point in (edit, *lifted_manifold(edit, data, generator=generator, count=2)):
         change = (outputs(point.model, data) - outputs(model, data)).abs().max()
         assert change <= 1e-12
     assert edit.proof.inertia_shift is None or options.get("bias", True)

@@ -19,7 +19,7 @@ from tests.edits.networks import (
 
 def points(edit, data, count=3, seed=0, **options):
     generator = torch.Generator().manual_seed(seed)
-    return lifted_manifold(edit, generator, data, count=count, **options)
+    return lifted_manifold(edit, data, generator=generator, count=count, **options)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Hardtanh, nn.LeakyReLU, nn.ReLU6])

@@ -28,7 +28,7 @@ PIECES = [
 
 def drawn(edit, data, count=2, **options):
     generator = torch.Generator().manual_seed(0)
-    return lifted_manifold(edit, generator, data, count=count, **options)
+    return lifted_manifold(edit, data, generator=generator, count=count, **options)
 
 
 @pytest.mark.parametrize("activation", PIECES, ids=str)

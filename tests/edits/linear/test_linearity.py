@@ -403,3 +403,11 @@ def test_large_features_in_double_precision_are_finite():
         model[0].weight *= 1e40
     found = linearity(model, [(normal(9, 3), torch.arange(9))])
     assert math.isfinite(found["0"].residual)
+
+
+def test_layers_whose_activation_is_none_that_acts_on_entries_are_named():
+    model = nn.Sequential(
+        nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2)
+    ).double()
+    (said,) = linearity(model, [(torch.eye(3).double(), torch.arange(3) % 2)]).left_out
+    assert "'0': no known activation follows; it is read by '1' (LayerNorm)" in said

@@ -85,7 +85,9 @@ def test_merging_what_was_inserted_gives_the_old_network_back(activation, drawn)
 def test_points_of_the_lifted_manifold_are_merged_to_the_same_network():
     model, data = relu_minimum()
     lift = deepen(model, ["0", "0"], data, width=4)
-    points = lifted_manifold(lift, torch.Generator().manual_seed(1), data, count=3)
+    points = lifted_manifold(
+        lift, data, generator=torch.Generator().manual_seed(1), count=3
+    )
     for point in (lift, *points):
         # The network's own layer is not linear on the data, and stays.
         edit = merge_layers(point.model, data, loss_fn=F.mse_loss)
@@ -503,7 +505,7 @@ def test_a_new_bias_and_lost_dropout_are_said():
     model = shifted(seeded(build), ["0"])
     edit = merge_layers(model, normal_loader(3, classes=2))
     assert edit.model[0].bias is not None
-    assert sorted(c[:15] for c in edit.proof.caveats[2:]) == [
+    assert sorted(c[:15] for c in edit.proof.caveats[1:]) == [
         *("A layer without", "A merged layer ", "Dropout between")
     ]
     assert not edit.proof.regular

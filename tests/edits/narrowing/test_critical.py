@@ -145,7 +145,7 @@ def test_a_bias_is_added_for_constants_and_that_is_said():
     constant(model[0], 1, 0.8)
     edit = narrow(model, "0")
     assert edit.model[2].bias is not None
-    assert "was given one" in edit.proof.caveats[1]
+    assert "was given one" in edit.proof.caveats[0]
     assert close(model, edit.model, elsewhere(20, 4))
 
 

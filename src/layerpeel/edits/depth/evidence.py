@@ -26,8 +26,8 @@ from layerpeel.edits.depth.lift_proof import (
 from layerpeel.edits.depth.margins import Margins
 from layerpeel.edits.inertia_check import inertia_shift
 from layerpeel.edits.loss import LossFunction
-from layerpeel.edits.passes import check_outputs, gradient_norm
-from layerpeel.edits.proof import DATA_ONLY, UNREGULARISED
+from layerpeel.edits.passes import check_outputs, gradient_norms
+from layerpeel.edits.proof import COMPARED, DATA_ONLY, about_loss
 from layerpeel.edits.recording import Kept
 
 
@@ -71,10 +71,8 @@ def proved(
         )
     if exact or not math.isfinite(change.largest):
         check_outputs(after, change)
-    norms = [
-        None if loss_fn is None else gradient_norm(model, loss_fn, data)
-        for model in (before, after)
-    ]
+    shift = _predicted(after, lifts)
+    norms = gradient_norms(before, after, loss_fn, data)
     return LiftProof(
         exact=exact,
         everywhere=False,
@@ -83,13 +81,13 @@ def proved(
         output_scale=change.scale,
         gradient_before=norms[0],
         gradient_after=norms[1],
-        inertia_shift=_predicted(after, lifts),
+        inertia_shift=shift,
         margin=margins.margin,
         radius=margins.radius,
         manifold_dimension=sum(lift.dimension for lift in lifts),
         slope=None if boundary is None else boundary.slope,
         unit_slope=None if boundary is None else boundary.unit_slope,
-        caveats=(*_caveats(lifts, boundary), *notes),
+        caveats=(*about_loss(loss_fn, shift), *_caveats(lifts, boundary), *notes),
     )
 
 
@@ -134,9 +132,11 @@ def _predicted(after: nn.Module, lifts: Sequence[Lift]) -> tuple[int, int, int] 
 
 def _caveats(lifts: Sequence[Lift], boundary: Boundary | None) -> list[str]:
     smooth = {lift.construction == "residual" for lift in lifts if not lift.piece.exact}
-    caveats = [UNREGULARISED, DATA_ONLY]
+    caveats = [COMPARED] if smooth else []
     caveats += [SMOOTH] if False in smooth else []
     caveats += [SMOOTH_RESIDUAL] if True in smooth else []
-    if boundary is not None:
+    if boundary is None:
+        caveats += [] if smooth else [DATA_ONLY]
+    else:
         caveats += [BOUNDARY, *([NO_DESCENT] if boundary.slope >= 0 else [])]
     return caveats + ([NEW_BIAS] if any(lift.added_bias for lift in lifts) else [])

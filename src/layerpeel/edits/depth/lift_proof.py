@@ -22,8 +22,9 @@ NOT_CRITICAL = (
     "about critical points."
 )
 BOUNDARY = (
-    "Samples lie on a kink of the inserted layer: the loss has one-sided slopes there, "
-    "and no gradient or Hessian."
+    "Outputs are preserved on the given data. Samples lie on a kink of the inserted layer: "
+    "the loss has one-sided slopes there, and no gradient or Hessian, and outputs near "
+    "those samples may differ."
 )
 NO_DESCENT = (
     "No neuron that was looked at lets the loss fall across its kink. A wider inserted "

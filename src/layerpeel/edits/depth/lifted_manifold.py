@@ -31,9 +31,9 @@ from layerpeel.edits.passes import Range
 
 def lifted_manifold(
     edit: Edit,
-    generator: torch.Generator,
     data: Iterable[Any],
     *,
+    generator: torch.Generator,
     count: int = 1,
     loss_fn: LossFunction | None = None,
 ) -> list[Edit]:
@@ -41,8 +41,8 @@ def lifted_manifold(
 
     Args:
         edit: What :func:`~layerpeel.edits.deepen` returned.
-        generator: Where randomness comes from.
         data: The loader of the edit, or one of a part of its data.
+        generator: Where randomness comes from.
         count: The number of points.
         loss_fn: Takes outputs and targets and returns the mean over the batch; gradient
             norms are then measured.
@@ -59,7 +59,9 @@ def lifted_manifold(
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> data = [(torch.eye(2), torch.tensor([0, 1]))]
         >>> edit = deepen(model, after="0", data=data, width=4)
-        >>> points = lifted_manifold(edit, torch.Generator().manual_seed(0), data, count=2)
+        >>> points = lifted_manifold(
+        ...     edit, data, generator=torch.Generator().manual_seed(0), count=2
+        ... )
         >>> [point.proof.output_change < 1e-5 for point in points]
         [True, True]
     """

@@ -18,6 +18,7 @@ from layerpeel.edits.graph.functions import (
 from layerpeel.edits.graph.layer import Affine, Layer
 
 INPUT = "input"
+THE_OUTPUT = "the output of the model"
 AFFINE = (nn.Linear, nn.Conv2d)
 _MOST_LISTED = 16
 
@@ -145,7 +146,7 @@ class Places:
         if node.op == "call_module":
             kind = type(self._modules[str(node.target)]).__name__
             return f"{str(node.target)!r} ({kind})"
-        return "the output of the model" if node.op == "output" else function_name(node)
+        return THE_OUTPUT if node.op == "output" else function_name(node)
 
 
 def readers(node: fx.Node) -> list[fx.Node]:

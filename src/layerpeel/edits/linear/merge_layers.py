@@ -39,8 +39,8 @@ from layerpeel.edits.linear.merge_proof import (
 from layerpeel.edits.linear.merging import Merging
 from layerpeel.edits.linear.rule import Rule
 from layerpeel.edits.loss import LossFunction, known_loss
-from layerpeel.edits.passes import gradient_norm
-from layerpeel.edits.proof import UNREGULARISED
+from layerpeel.edits.passes import gradient_norms
+from layerpeel.edits.proof import about_loss
 
 
 def merge_layers(
@@ -138,10 +138,7 @@ def _proved(
         found = compare(before, after, data, kept=work.first)
     exact, regular = all(m.exact for m in merges), all(m.regular for m in merges)
     everywhere = all(merge.activation == "Identity" for merge in merges)
-    norms = [
-        None if loss_fn is None else gradient_norm(each, loss_fn, data)
-        for each in (before, after)
-    ]
+    norms = gradient_norms(before, after, loss_fn, data)
     removed = _size(before) - _size(after)
     shift = _predicted(before, after, merges) if exact and regular else None
     if check_inertia and loss_fn is not None:
@@ -161,15 +158,17 @@ def _proved(
         agreement=found.agreement,
         parameters_removed=removed,
         kept=tuple(work.kept.items()),
-        caveats=_caveats(exact, regular, everywhere, work.notes),
+        caveats=(
+            *about_loss(norms[0], shift),
+            *_caveats(exact, regular, everywhere, work.notes),
+        ),
     )
 
 
 def _caveats(
     exact: bool, regular: bool, everywhere: bool, notes: list[str]
 ) -> tuple[str, ...]:
-    caveats = [UNREGULARISED]
-    caveats += [] if everywhere else [ON_DATA]
+    caveats = [ON_DATA] if exact and not everywhere else []
     caveats += [] if exact else [APPROXIMATE]
     caveats += [NOT_REGULAR] if exact and not regular else []
     return (*caveats, *notes)

@@ -10,7 +10,7 @@ from torch import fx, nn
 from layerpeel._checks import EditError, LayerError, listed
 from layerpeel.edits.graph import Affine, Graph, Layer
 from layerpeel.edits.graph.functions import function_name, is_norm, is_view
-from layerpeel.edits.graph.places import readers
+from layerpeel.edits.graph.places import THE_OUTPUT, readers
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +87,10 @@ def places_of(graph: Graph) -> tuple[list[Place], list[str]]:
         single = len(layer.consumers) == 1 and not layer.others
         if layer.producer is not None and (layer.activation is not None or single):
             found.append(_place(graph, layer, layer.producer))
+        elif said := [other for other in layer.others if other != THE_OUTPUT]:
+            left_out.append(
+                f"{path!r}: no known activation follows; it is read by {listed(said)}"
+            )
     return found, left_out
 
 

@@ -17,7 +17,6 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import nn
 
 from layerpeel._checks import undefined
@@ -26,13 +25,18 @@ from layerpeel.edits.data import Data
 from layerpeel.edits.edit import Edit
 from layerpeel.edits.graph import Graph
 from layerpeel.edits.loss import LossFunction, known_loss
-from layerpeel.edits.narrowing.narrow_proof import CHANGED, NEW_BIAS, NarrowProof
+from layerpeel.edits.narrowing.narrow_proof import (
+    CHANGED,
+    EXACT_ALONE,
+    NEW_BIAS,
+    NarrowProof,
+)
 from layerpeel.edits.narrowing.neurons import Neurons
 from layerpeel.edits.narrowing.plan import Plan, planned
 from layerpeel.edits.narrowing.readings import Readings
 from layerpeel.edits.narrowing.request import Request
-from layerpeel.edits.passes import check_outputs, gradient_norm
-from layerpeel.edits.proof import UNREGULARISED
+from layerpeel.edits.passes import check_outputs, gradient_norms
+from layerpeel.edits.proof import about_loss
 from layerpeel.edits.resizing import Resizing
 
 
@@ -116,14 +120,21 @@ def narrow(
         )
     plan = planned(asked, layer, neurons, readings)
     notes = [NEW_BIAS] if _needs_bias(resizing, plan) else []
+    notes += [EXACT_ALONE] if method == "critical" and tolerance is not None else []
     edited = graph.replaced(_modules(resizing, plan))
     found = _measured(model, edited, resizing, held, readings)
     if found is not None and (method == "critical" or not found.finite):
         check_outputs(edited, found.change)
-    norms = _norms(model, edited, loss_fn, held)
+    norms = gradient_norms(model, edited, loss_fn, held)
     proof = _proof(method, plan, resizing.width, found, norms, notes)
-    widths = f"from {proof.width_before} to {proof.width_after} neurons"
-    return Edit(edited, proof, f"Narrowed {layer!r} {widths}.")
+    return Edit(edited, proof, _what(layer, proof))
+
+
+def _what(layer: str, proof: NarrowProof) -> str:
+    before, after = proof.width_before, proof.width_after
+    if before > after:
+        return f"Narrowed {layer!r} from {before} to {after} neurons."
+    return f"Narrowed nothing, this is a copy. {layer!r} keeps its {before} neurons."
 
 
 def _needs_bias(resizing: Resizing, plan: Plan) -> bool:
@@ -140,9 +151,7 @@ def _modules(resizing: Resizing, plan: Plan) -> dict[str, nn.Module]:
         shift = reading.shift.to(consumer.module.weight.device)
         if bool(shift.any()):
             bias = shift if bias is None else bias.detach().double() + shift
-        # Convolutions take the strides of pointwise kernels for another memory format.
-        blocks = reading.blocks.clone(memory_format=torch.contiguous_format)
-        modules[consumer.path] = resizing.reader(consumer, blocks, bias)
+        modules[consumer.path] = resizing.reader(consumer, reading.blocks, bias)
     return modules
 
 
@@ -169,14 +178,6 @@ def _relative(found: Comparison) -> float:
     )
 
 
-def _norms(
-    model: nn.Module, edited: nn.Module, loss_fn: LossFunction | None, data: Data | None
-) -> tuple[float | None, float | None]:
-    if loss_fn is None or data is None:
-        return None, None
-    return gradient_norm(model, loss_fn, data), gradient_norm(edited, loss_fn, data)
-
-
 def _proof(
     method: str,
     plan: Plan,
@@ -199,7 +200,7 @@ def _proof(
         output_scale=None if found is None else found.change.scale,
         gradient_before=norms[0],
         gradient_after=norms[1],
-        caveats=(UNREGULARISED if exact else CHANGED, *notes),
+        caveats=(*about_loss(norms[0]), *([] if exact else [CHANGED]), *notes),
         method=method,
         kept=tuple(kept),
         groups=tuple(tuple(groups[neuron]) for neuron in kept),

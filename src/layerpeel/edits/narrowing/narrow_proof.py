@@ -11,6 +11,10 @@ CHANGED = (
     "The narrower layer is another function: its outputs on other data may change by more "
     "than on these, and its gradient need not vanish where that of the wide one did."
 )
+EXACT_ALONE = (
+    "The exact reduction meets every tolerance; `method='clones'` goes as far as the "
+    "tolerance allows."
+)
 NEW_BIAS = (
     "A layer that reads the narrower one had no bias and was given one, for constants of "
     "the neurons that are gone."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 
@@ -67,4 +68,7 @@ def rebuilt_prelu(module: nn.Module, slopes: Tensor | None) -> nn.PReLU:
 
 
 def _parameter(values: Tensor, like: Tensor) -> nn.Parameter:
-    return nn.Parameter(values.to(like).contiguous(), like.requires_grad)
+    # A clone: pointwise kernels are contiguous in either memory format, and torch would
+    # return maps in the one that their strides suggest.
+    plain = values.to(like).clone(memory_format=torch.contiguous_format)
+    return nn.Parameter(plain, like.requires_grad)

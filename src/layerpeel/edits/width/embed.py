@@ -16,7 +16,7 @@ from layerpeel.edits.data import Data
 from layerpeel.edits.edit import Edit
 from layerpeel.edits.graph import Affine, Graph, Layer
 from layerpeel.edits.loss import LossFunction, known_loss
-from layerpeel.edits.passes import check_outputs, gradient_norm
+from layerpeel.edits.passes import check_outputs, gradient_norms
 from layerpeel.edits.proof import UNREGULARISED, Proof
 from layerpeel.edits.resizing.rebuilt import rebuilt_affine
 from layerpeel.edits.width.compatible_embedding import CompatibleEmbedding
@@ -88,10 +88,7 @@ def _proved(
         return Proof(exact=True, everywhere=True, samples=0)
     change = compare(before, after, data).change
     check_outputs(after, change)
-    norms = [
-        None if loss_fn is None else gradient_norm(model, loss_fn, data)
-        for model in (before, after)
-    ]
+    norms = gradient_norms(before, after, loss_fn, data)
     return Proof(
         exact=True,
         everywhere=True,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from layerpeel.edits.resizing import Channels, Resizing
-from layerpeel.edits.width.certificate import Certificate, direction
+from layerpeel.edits.width.certificate import NeuronCertificate, direction
 from layerpeel.edits.width.splits import Split, Splits
 
 
@@ -30,7 +30,7 @@ def escape_direction(
     model: nn.Module,
     resizing: Resizing,
     splits: Splits,
-    certificates: Sequence[Certificate],
+    certificates: Sequence[NeuronCertificate],
 ) -> EscapeDirection | None:
     r"""Return the direction that several new neurons open, each by its part.
 

@@ -16,7 +16,7 @@ from layerpeel.edits.graph import Graph, Layer
 from layerpeel.edits.loss import LossFunction
 from layerpeel.edits.resizing import NULL, Resizing
 from layerpeel.edits.width.certificate import (
-    Certificate,
+    NeuronCertificate,
     null_bias,
     null_certificates,
     screen_splits,
@@ -40,7 +40,7 @@ class Growth:
 
     splits: Splits
     alphas: tuple[float, ...]
-    certificates: tuple[Certificate, ...] = field(default=())
+    certificates: tuple[NeuronCertificate, ...] = field(default=())
 
     @property
     def neurons(self) -> tuple[int, ...]:
@@ -140,7 +140,7 @@ def certified_growth(
             s for s, c in zip(screening.order, low.tolist(), strict=True) if c < 0
         ]
         neurons = list(islice(cycle(lowering or screening.order), by))
-    splits, certificates = Splits(resizing.width), list[Certificate]()
+    splits, certificates = Splits(resizing.width), list[NeuronCertificate]()
     for neuron in neurons:
         certificate = screening.certificate(neuron, float(splits.shares[neuron]))
         assert certificate.alpha is not None

@@ -254,5 +254,9 @@ def _tried(
 
 
 def _what(layer: str, width: int, by: int, kind: str) -> str:
-    made = {"split": "copies of neurons", "null": "null neurons"}[kind]
-    return f"Added {by} {made} to {layer!r}, which had {width}."
+    one, many = {
+        "split": ("copy of a neuron", "copies of neurons"),
+        "null": ("null neuron", "null neurons"),
+    }[kind]
+    made = f"{by} {one if by == 1 else many}"
+    return f"Added {made} to {layer!r}, which had {width} neurons."

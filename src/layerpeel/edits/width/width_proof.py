@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from layerpeel._tolerances import CERTIFIED_SHARE, CRITICAL_GRADIENT, GRADIENT_MARGIN
 from layerpeel.edits.proof import Proof
-from layerpeel.edits.width.certificate import Certificate
+from layerpeel.edits.width.certificate import NeuronCertificate
 
 NO_CLAIM = (
     "Neurons were chosen by their outgoing weights: nothing is said on whether the loss "
@@ -56,6 +57,8 @@ class WidthProof(Proof):
         certificates: One per new neuron, if there are data and a loss.
     """
 
+    of_critical_points: ClassVar[bool] = False
+
     neurons: tuple[int, ...]
     alphas: tuple[float, ...]
     curvature: float | None = None
@@ -63,7 +66,7 @@ class WidthProof(Proof):
     predicted_drop: float | None = None
     measured_drop: float | None = None
     step: float | None = None
-    certificates: tuple[Certificate, ...] = ()
+    certificates: tuple[NeuronCertificate, ...] = ()
 
     @property
     def is_confirmed(self) -> bool:

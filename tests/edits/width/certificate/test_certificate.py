@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from layerpeel._checks import EditError
-from layerpeel.edits.width.certificate import Certificate, direction
+from layerpeel.edits.width.certificate import NeuronCertificate, direction
 
 
 def certificate(**options):
@@ -16,7 +16,7 @@ def certificate(**options):
         "moves": {"0.weight": torch.tensor([[4.0, 8.0]])},
         "reads": {"1.weight": torch.tensor([[1.0, 2.0]])},
     }
-    return Certificate(**{**given, **options})
+    return NeuronCertificate(**{**given, **options})
 
 
 def test_neurons_go_apart_in_their_blocks_of_columns():

@@ -13,7 +13,7 @@ from layerpeel._checks import EditError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Certificate:
+class NeuronCertificate:
     r"""The curvature :math:`u^\top H u` along a unit direction of a wider network.
 
     Outputs do not change along it to first order, and no other direction is coupled to
@@ -66,7 +66,7 @@ class Certificate:
 
 
 def direction(
-    certificate: Certificate, wide_model: nn.Module, old: int | None, new: int
+    certificate: NeuronCertificate, wide_model: nn.Module, old: int | None, new: int
 ) -> dict[str, Tensor]:
     r"""Return the unit direction of a certificate in the wide network.
 
@@ -84,7 +84,7 @@ def direction(
         EditError: If the network has no such neurons.
 
     Example:
-        >>> certificate = Certificate(
+        >>> certificate = NeuronCertificate(
         ...     kind="split", neuron=0, alpha=0.5, curvature=-1.0, rounding=0.0,
         ...     moves={"0.weight": torch.tensor([[1.0]])},
         ...     reads={"1.weight": torch.tensor([[0.5]])},

@@ -16,7 +16,7 @@ from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Affine, Graph, Layer
 from layerpeel.edits.loss import LossFunction
 from layerpeel.edits.width.certificate.capture import Site
-from layerpeel.edits.width.certificate.certificate import Certificate
+from layerpeel.edits.width.certificate.certificate import NeuronCertificate
 from layerpeel.edits.width.certificate.finite import finite
 from layerpeel.edits.width.certificate.neuron import Neuron
 from layerpeel.edits.width.certificate.splits import rounding
@@ -29,7 +29,7 @@ def null_certificates(
     loss_fn: LossFunction,
     count: int = 1,
     bias: float | None = None,
-) -> list[Certificate]:
+) -> list[NeuronCertificate]:
     r"""Return the lowest curvatures that neurons without weights give.
 
     Such a neuron has no curvature of its own; with :math:`\beta` before its activation,
@@ -137,13 +137,13 @@ class _Null:
 
     def certificate(
         self, C: Tensor, v: Tensor, r: Tensor, inertia: tuple[int, int, int]
-    ) -> Certificate:
+    ) -> NeuronCertificate:
         v, r = v / math.sqrt(2), r / math.sqrt(2)
         value = 2 * float(v @ C @ r)
         bend = self.neuron.bend(v, r, 0.0, self.site.doubts)
         reads = self.site.layout.parts(r, reads=True)
         moves = self.site.layout.parts(v, reads=False)
-        return Certificate(
+        return NeuronCertificate(
             kind="null",
             bias=self.beta,
             curvature=value,

@@ -14,7 +14,7 @@ from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Graph, Layer
 from layerpeel.edits.loss import LossFunction
 from layerpeel.edits.width.certificate.capture import Site
-from layerpeel.edits.width.certificate.certificate import Certificate
+from layerpeel.edits.width.certificate.certificate import NeuronCertificate
 from layerpeel.edits.width.certificate.finite import finite
 from layerpeel.edits.width.certificate.products import products
 from layerpeel.edits.width.certificate.quadratic import ALPHAS
@@ -55,7 +55,7 @@ class Screening:
         """The neurons, that of the lowest curvature first."""
         return tuple(self.neurons[i] for i in self.curvatures.argsort().tolist())
 
-    def certificate(self, neuron: int, share: float = 1.0) -> Certificate:
+    def certificate(self, neuron: int, share: float = 1.0) -> NeuronCertificate:
         """Return the certificate of a neuron, in float64.
 
         Args:

@@ -14,7 +14,7 @@ from layerpeel.edits.data import Data
 from layerpeel.edits.graph import Graph, Layer
 from layerpeel.edits.loss import LossFunction
 from layerpeel.edits.width.certificate.capture import Site
-from layerpeel.edits.width.certificate.certificate import Certificate
+from layerpeel.edits.width.certificate.certificate import NeuronCertificate
 from layerpeel.edits.width.certificate.neuron import Bend, Neuron
 from layerpeel.edits.width.certificate.products import products
 from layerpeel.edits.width.certificate.quadratic import Quadratic
@@ -105,7 +105,7 @@ def split_matrices(
 
 def split_certificate(
     site: Site, neuron: int, alphas: Sequence[float], share: float, steps: int
-) -> Certificate:
+) -> NeuronCertificate:
     """Return the lowest curvature that splitting a neuron gives, of some ways to do it.
 
     Args:
@@ -123,7 +123,7 @@ def split_certificate(
 
 def _dense(
     site: Site, neuron: Neuron, alphas: Sequence[float], share: float
-) -> Certificate:
+) -> NeuronCertificate:
     B, C = neuron.matrices(neuron.errors)
     forms = [Quadratic(B, C, alpha, share) for alpha in alphas]
     solved = [(form, *form.lowest()) for form in forms]
@@ -146,7 +146,7 @@ def _dense(
 
 def _iterated(
     site: Site, neuron: Neuron, alphas: Sequence[float], share: float, steps: int
-) -> Certificate:
+) -> NeuronCertificate:
     assert neuron.index is not None
     product = products(site.exact, site.layer, [neuron.index])
     theta, a = neuron.rows()
@@ -172,11 +172,11 @@ def certified(
     value: float,
     gradient: float,
     inertia: tuple[int, int, int] | None,
-) -> Certificate:
+) -> NeuronCertificate:
     """Return the certificate of a direction, whose curvature is evaluated once more."""
     bend = neuron.bend(*direction, share * alpha * (1 - alpha), site.doubts)
     parts = site.layout.parts
-    return Certificate(
+    return NeuronCertificate(
         kind="split",
         neuron=neuron.index,
         alpha=alpha,
