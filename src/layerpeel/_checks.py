@@ -168,3 +168,15 @@ def class_indices(labels: Tensor, num_classes: int | None = None) -> Tensor:
             f"{listed(sorted(set(outside.tolist())))}."
         )
     return indices
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds no NaN and no infinity; of other than real floats it does.
+
+    Its ends tell: they are NaN where one entry is. That reads the memory once, while
+    ``isfinite`` writes a tensor of truth values first.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    low, high = torch.aminmax(tensor.detach())
+    return math.isfinite(float(low)) and math.isfinite(float(high))

@@ -107,8 +107,10 @@ def compare(
                 whole = rest is None or sums.samples == 0
                 new = second.run(old.batch) if whole else second.run(old.rest(), rest)
             if rest is not None and whole and len(kept) != 1:
-                again = second.run(old.rest(), rest).output
-                rest = rest if torch.equal(new.output, again) else None
+                again = second.run(old.rest(), rest)
+                same = torch.equal(new.output, again.output)
+                # Layers that outputs do not depend on are not in the rest.
+                rest = rest if same and again.returned.keys() >= set(paths) else None
             sums.add(old, new)
     return sums.result()
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerpeel._checks import BatchError, NonFiniteError
+from layerpeel._checks import BatchError, NonFiniteError, all_finite
 from layerpeel.measurement.sources.device import model_device
 from layerpeel.measurement.sources.forward import evaluating
 from layerpeel.measurement.sources.nested import moved, tensors
@@ -111,7 +111,7 @@ class Data:
 
 def _check_finite(inputs: object) -> None:
     for tensor in tensors(inputs):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if not all_finite(tensor):
             raise NonFiniteError(
                 "The inputs must be finite; a batch holds NaN or infinity. Clean the "
                 "data, or leave those samples out."

@@ -7,7 +7,7 @@ from copy import deepcopy
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from layerpeel._checks import EditError, NonFiniteError, listed
+from layerpeel._checks import EditError, NonFiniteError, all_finite, listed
 
 
 def check_editable(model: nn.Module) -> None:
@@ -37,7 +37,7 @@ def check_editable(model: nn.Module) -> None:
                 f"The parameters of a model must have their shapes; {name!r} gets it at "
                 "the first call. Run the model on a batch first."
             )
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if not all_finite(tensor):
             raise NonFiniteError(
                 f"The weights of a model must be finite; {name!r} holds NaN or infinity. "
                 "Load a checkpoint from before training diverged."

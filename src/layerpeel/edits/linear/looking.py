@@ -74,23 +74,31 @@ class _Watch:
         self._shape: torch.Size | None = None
 
     def enter(self, values: Tensor) -> None:
-        # A copy: the activation may work in place.
-        self._before = values.detach().clone()
+        # A copy: the activation may work in place. Of a range none is needed.
+        if self.seen.whole:
+            self._before = values.detach().clone()
+        else:
+            self._add_range(values)
 
     def leave(self, values: Tensor) -> None:
-        before = values if self._before is None else self._before
-        self._before, self._shape = None, values.shape
         module, seen = self.place.producer.module, self.seen
-        x, y = rows_of(before.detach(), module), rows_of(values.detach(), module)
-        seen.axes = max(seen.axes, values.ndim)
+        seen.axes, self._shape = max(seen.axes, values.ndim), values.shape
         if not seen.whole:
-            seen.fit = seen.fit.to(x.device).merge(_range(x))
+            if self.place.layer.activation is None:
+                self._add_range(values)
             return
+        before = values if self._before is None else self._before
+        self._before = None
+        x, y = rows_of(before.detach(), module), rows_of(values.detach(), module)
         seen.fit = seen.fit.to(x.device).merge(AffineFit.of(x, y))
         seen.patterns = seen.patterns.to(x.device).merge(UnitPatterns.of(y))
         if seen.joint is not None:
             both = Covariance.of(torch.cat([x, y], 1))
             seen.joint = seen.joint.to(x.device).merge(both)
+
+    def _add_range(self, values: Tensor) -> None:
+        found = _range(rows_of(values.detach(), self.place.producer.module))
+        self.seen.fit = self.seen.fit.to(values.device).merge(found)
 
     def read(self, path: str, values: Tensor) -> None:
         if values.shape != self._shape:
@@ -128,7 +136,8 @@ def _check_finite(path: str, finite: bool) -> None:
 def _range(inputs: Tensor) -> AffineFit:
     """Return the range of the inputs alone; all else is NaN."""
     none = inputs.new_full((inputs.shape[1],), torch.nan, dtype=torch.float64)
-    low, high = (v.double() for v in inputs.aminmax(dim=0))
+    # Each by itself: `aminmax` along rows takes ten times as long.
+    low, high = inputs.amin(0).double(), inputs.amax(0).double()
     count = torch.tensor(len(inputs), device=inputs.device)
     return AffineFit(count, none, none, none, none, none, low, high, none, none)
 

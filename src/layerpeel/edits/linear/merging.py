@@ -20,6 +20,7 @@ from layerpeel.edits.linear.linearity import looked_at
 from layerpeel.edits.linear.merge_proof import NEW_BIAS, NO_DROPOUT, Merge
 from layerpeel.edits.linear.place import places_of
 from layerpeel.edits.linear.regularity import is_regular
+from layerpeel.edits.linear.replay import with_features
 from layerpeel.edits.linear.rule import Rule, floor_of, not_exact
 from layerpeel.edits.passes import check_outputs
 from layerpeel.edits.recording import Kept
@@ -84,9 +85,13 @@ class Merging:
             return
         into = {merge.path: merge.reader for merge in new}
         ends = [_end(merge.reader, into) for merge in new]
+        # What the first of them read is the same in both: the rest of the model is run.
+        places = [each.place for each in self._found]
+        kept = with_features(start, self._kept, places, new[0].path)
         self.last = compare(
-            start, self.current, self._data, dict.fromkeys(ends), kept=self._kept
-        )
+            start, self.current, self._data, dict.fromkeys(ends),
+            kept=kept or self._kept, source=ends[0] if kept else None,
+        )  # fmt: skip
         check_outputs(self.current, self.last.change)
         self.merges += [
             replace(merge, measured=self.last.moved[end].of_size)

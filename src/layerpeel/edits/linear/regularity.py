@@ -73,7 +73,8 @@ def _are_independent(rows: Tensor) -> bool:
     """Whether the rows of a matrix are linearly independent."""
     count, length = rows.shape
     size = float(rows.norm())
-    if count > length or size == 0:
+    # Columns of zeros, of neurons that are off, add nothing to the rank.
+    if size == 0 or int((rows != 0).any(0).sum()) < count:
         return False
     scaled = rows / size
     gram = scaled @ scaled.T

@@ -23,7 +23,10 @@ References:
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -31,6 +34,8 @@ from torch import Tensor
 from layerpeel._checks import EditError
 from layerpeel.edits.narrowing.neurons import Neurons
 from layerpeel.edits.narrowing.substitution import GONE, Substitution
+
+Members: TypeAlias = npt.NDArray[np.int64]
 
 
 class Cosines:
@@ -54,10 +59,13 @@ class Cosines:
                 "normalisation before it. Use `method='clones'`, which reads the data."
             )
         self._neurons = neurons
-        lengths = neurons.lengths
+        self._lengths = lengths = neurons.lengths
         units = neurons.rows / torch.where(lengths > 0, lengths, 1.0)[:, None]
         self.matrix: Float64[Tensor, "W W"] = (units @ units.T).clamp(-1, 1)
         self._order = (neurons.outgoing * lengths).argsort(descending=True, stable=True)
+        # Factors of lengths are not negative, and pass whatever is not normalised.
+        stages = any(chain.stages for chain in neurons.chains)
+        self._free = not stages and neurons.slopes.shape[1] == 0
 
     @property
     def thresholds(self) -> Float64[Tensor, " T"]:
@@ -68,20 +76,24 @@ class Cosines:
 
     def grouped(self, threshold: float) -> Substitution:
         """Return the groups of neurons whose cosine with one of them is large enough."""
-        neurons, found = self._neurons, Substitution.none(self._neurons.width)
-        lengths = neurons.lengths
-        free = lengths > 0
-        for neuron in (~free).nonzero()[:, 0].tolist():
+        found = Substitution.none(self._neurons.width)
+        lengths, rows = self._lengths, (self.matrix >= threshold).numpy()
+        free = (lengths > 0).numpy()
+        for neuron in (~free).nonzero()[0].tolist():
             self._drop(found, neuron)
+        # Many small steps, on arrays that are shared with the tensors: they cost less.
+        leaders = found.leaders.numpy()
         for leader in self._order.tolist():
             if not free[leader]:
                 continue
             free[leader] = False
-            near = free & (self.matrix[leader] >= threshold)
-            members = near.nonzero()[:, 0]
-            members = self._allowed(leader, members)
-            found.put(members, leader, lengths[members] / lengths[leader], 0.0)
-            free[members] = False
+            near = (rows[leader] & free).nonzero()[0]
+            if len(near):
+                near = self._allowed(leader, near)
+                leaders[near], free[near] = leader, False
+        grouped = (found.leaders != torch.arange(len(leaders))) & (found.leaders >= 0)
+        led = found.leaders[grouped]
+        found.factors[grouped] = lengths[grouped] / lengths[led]
         return found
 
     def widened(self, found: Substitution, width: int) -> Substitution:
@@ -118,15 +130,16 @@ class Cosines:
         if all(bool(c.relation(*pair, zero, zero).holds) for c in chains):
             found.put(neuron, GONE, 0.0, 0.0)
 
-    def _allowed(self, leader: int, members: Tensor) -> Tensor:
+    def _allowed(self, leader: int, near: Members) -> Members:
         """Return the neurons that a leader may stand in for."""
-        neurons = self._neurons
-        if not len(members):
-            return members
+        if self._free:
+            return near
+        neurons, members = self._neurons, torch.from_numpy(near)
         same = (neurons.slopes[members] == neurons.slopes[leader]).all(1)
-        ratios = neurons.lengths[members] / neurons.lengths[leader]
+        ratios = self._lengths[members] / self._lengths[leader]
         alike = torch.full_like(members, leader)
+        zero = torch.zeros_like(ratios)
         for chain in neurons.chains:
-            zero = torch.zeros_like(ratios)
             same &= chain.relation(alike, members, ratios, zero).holds
-        return members[same]
+        allowed: Members = near[same.numpy()]
+        return allowed
