@@ -106,3 +106,14 @@ def test_bad_directions_are_refused(saddle, direction, error, message):
 def test_bad_numbers_are_refused(saddle, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         escape(saddle[0], torch.ones(2), F.mse_loss, saddle[1], **options)
+
+
+def test_printed_it_says_how_far_down_it_went():
+    model = nn.Linear(1, 1, bias=False).double()
+    model.weight.data.fill_(3.0)
+    data = [(torch.ones(2, 1).double(), torch.zeros(2, 1).double())]
+    moved = escape(model, {"weight": -torch.ones(1, 1)}, F.mse_loss, data, step=1.0)
+    assert repr(moved).splitlines()[1:] == [
+        "risk 9 -> 4 by a step of 1, 5 foreseen of 5",
+        "slope -6, curvature 2 at its start",
+    ]

@@ -31,9 +31,11 @@ class EscapeStatus(enum.Enum):
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Escape:
     r"""A model further down, and how well the quadratic model foresaw it.
+
+    Printed, it is its summary.
 
     Attributes:
         model: A new model, in the caller's dtype and modes.
@@ -60,6 +62,21 @@ class Escape:
     def measured_drop(self) -> float:
         """By how much the risk went down."""
         return self.loss_before - self.loss_after
+
+    def summary(self) -> str:
+        """Return how it ended and by how much, as lines of text."""
+        return "\n".join(
+            [
+                f"{self.status.name}: {self.status.value}",
+                f"risk {self.loss_before:.6g} -> {self.loss_after:.6g} by a step of "
+                f"{self.step:.3g}, {self.predicted_drop:.3g} foreseen of "
+                f"{self.measured_drop:.3g}",
+                f"slope {self.slope:.3g}, curvature {self.curvature:.3g} at its start",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return self.summary()
 
 
 def escape(
