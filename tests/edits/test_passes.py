@@ -1,3 +1,5 @@
+from functools import reduce
+
 import pytest
 import torch
 from torch import nn
@@ -6,26 +8,22 @@ from torch.nn import functional as F
 from layerpeel._checks import LossError
 from layerpeel.edits.comparison import compare
 from layerpeel.edits.data import Data
-from layerpeel.edits.passes import gradient_norm, ranges, repeats
-from tests.edits.networks import convolutional, data_for, gradient, images, mlp
+from layerpeel.edits.passes import Range, gradient_norm, repeats, rows_of
+from tests.edits.networks import data_for, gradient, images, mlp
 
 
-def test_ranges_are_those_of_all_rows():
-    model, data = mlp([3, 4, 2]), data_for(3, 2, samples=13, batches=4)
-    x = torch.cat([x for x, _ in data])
-    with torch.no_grad():
-        for found, wanted in zip(
-            ranges(model, "2", Data(data, model)), (model[:2](x), model(x)), strict=True
-        ):
-            torch.testing.assert_close(found.low, wanted.amin(0))
-            torch.testing.assert_close(found.high, wanted.amax(0))
+def test_ranges_of_parts_merge_to_those_of_all_rows():
+    x = torch.cat([x for x, _ in data_for(3, 2, samples=13, batches=4)])
+    parts = [Range.of(rows_of(part, nn.Linear(3, 4))) for part in x.split(4)]
+    found = reduce(Range.merge, parts)
+    torch.testing.assert_close(found.low, x.amin(0))
+    torch.testing.assert_close(found.high, x.amax(0))
 
 
 def test_ranges_of_convolutions_are_by_channel():
-    model = convolutional()
-    before, _ = ranges(model, "conv1", Data(images(), model))
-    wanted = images()[0][0].amax((0, 2, 3))
-    torch.testing.assert_close(before.high, wanted)
+    x = images()[0][0]
+    found = Range.of(rows_of(x, nn.Conv2d(2, 4, 3)))
+    torch.testing.assert_close(found.high, x.amax((0, 2, 3)))
 
 
 @pytest.mark.parametrize("batches", [1, 3])

@@ -1,9 +1,9 @@
-"""Passes over the data: ranges of layers, gradients; what an edit may change."""
+"""Passes over the data: ranges of rows, gradients; what an edit may change."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from layerpeel._checks import EditError, LossError, NonFiniteError
+from layerpeel._checks import EditError, LossError
 from layerpeel.edits.data import Batch, Data
 from layerpeel.edits.loss import LossFunction
 from layerpeel.measurement.sources.forward import evaluating
@@ -90,35 +90,6 @@ def repeats(module: nn.Module) -> int:
         )
         found *= most[0 if within else 1] if side else 1
     return found
-
-
-def ranges(model: nn.Module, path: str, data: Data) -> tuple[Range, Range]:
-    """Return the ranges of the input and of the output of a layer.
-
-    Raises:
-        NonFiniteError: If there are values that are not finite.
-    """
-    module = model.get_submodule(path)
-    found: list[tuple[Range, Range]] = []
-
-    def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        now = tuple(Range.of(rows_of(v.detach(), module)) for v in (args[0], output))
-        if found:
-            now = tuple(a.merge(b) for a, b in zip(found.pop(), now, strict=True))
-        found.append((now[0], now[1]))
-        raise EnoughSeen
-
-    with hooked(module, hook), evaluating(model), torch.no_grad():
-        for batch in data:
-            with suppress(EnoughSeen):
-                batch.run(model)
-    for values in (*vars(found[0][0]).values(), *vars(found[0][1]).values()):
-        if not bool(values.isfinite().all()):
-            raise NonFiniteError(
-                f"Features must be finite; those at {path!r} are NaN or infinite on the "
-                "data. Normalise the data, or look for overflow in the layers before."
-            )
-    return found[0]
 
 
 def check_outputs(model: nn.Module, change: Change) -> None:
