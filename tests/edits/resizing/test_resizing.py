@@ -297,3 +297,11 @@ def test_maps_that_are_flattened_before_their_activation_are_refused():
     graph = Graph(model, "layer")
     with pytest.raises(EditError, match="after its activation"):
         Resizing(graph, graph.layer("0"))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("widths", [(3, 0, 2), (0, 3, 2)])
+def test_layers_without_weights_are_refused(widths):
+    model = mlp(list(widths))
+    with pytest.raises(EditError, match="at least one neuron"):
+        Resizing(Graph(model, "layer"), Graph(model, "layer").layer("0"))

@@ -70,6 +70,7 @@ class Resizing:
         self.producer: Affine = _producer(layer)
         self.consumers = layer.consumers
         weight = self.producer.module.weight
+        _check_filled(self.producer)
         self.channels = Channels(
             len(weight), isinstance(self.producer.module, nn.Linear)
         )
@@ -283,6 +284,15 @@ class Resizing:
                 f"neurons, with as many weights for each; {consumer.path!r} has {ins} "
                 "inputs. Choose another layer."
             )
+
+
+def _check_filled(affine: Affine) -> None:
+    if not affine.module.weight.numel():
+        raise EditError(
+            "A layer whose width changes must have neurons, and something to read; "
+            f"{affine.path!r} has weights of shape {tuple(affine.module.weight.shape)}. "
+            "Build a layer with at least one neuron instead."
+        )
 
 
 def _producer(layer: Layer) -> Affine:
